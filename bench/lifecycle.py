@@ -1,0 +1,39 @@
+"""Start to first byte, the idle worker, and what a worker keeps after a load."""
+import socket, time
+
+import stack
+
+
+def start_to_first_byte(ours: "stack.Ours", port: int, times: int = 50) -> None:
+    """`proxyctl proxy start` to the first byte of an answer through the proxy."""
+    ours.proxy("starts", port)
+    ours.ctl("proxy", "stop", "starts")
+    took = []
+    request = f"GET http://127.0.0.1:{stack.ORIGIN_HTTP}/ HTTP/1.1\r\nHost: 127.0.0.1:{stack.ORIGIN_HTTP}\r\n\r\n".encode()
+    for _ in range(times):
+        begin = time.monotonic()
+        ours.ctl("proxy", "start", "starts")
+        with socket.create_connection(("127.0.0.1", port)) as s:
+            s.sendall(request)
+            assert s.recv(15).startswith(b"HTTP/1.1 200"), "not 200"
+        took.append((time.monotonic() - begin) * 1e3)
+        ours.ctl("proxy", "stop", "starts")
+    print(f"\nproxy start → first byte, {times} times, proxyctl's own start included: "
+          f"median {stack.quantile(took, 0.5):.0f} ms (wanted ≤80), p99 {stack.quantile(took, 0.99):.0f} ms (wanted ≤150)")
+
+
+def idle(ours: "stack.Ours", port: int, seconds: int = 20) -> None:
+    ours.proxy("idle", port)
+    pid = ours.get("idle")["pid"]
+    time.sleep(3)
+    before = stack.switches(pid)
+    time.sleep(seconds)
+    rate = (stack.switches(pid) - before) / seconds
+    print(f"\nidle worker: {stack.rss_mib(pid):.1f} MiB RSS (wanted ≤12), {rate:.1f} voluntary context switches a second (wanted ≤5)")
+
+
+def after_load(ours: "stack.Ours", name: str) -> None:
+    """RSS 60 s after the load of `name` ended."""
+    pid = ours.get(name)["pid"]
+    time.sleep(60)
+    print(f"\nworker 60 s after the load: {stack.rss_mib(pid):.1f} MiB RSS (wanted ≤32)")

@@ -1,0 +1,179 @@
+"""Everything a benchmark needs running: the origin, the peers, and Proxyplane itself. Linux only."""
+import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+DIR = Path(os.environ.get("BENCH_DIR", Path(tempfile.gettempdir()) / "proxyplane-bench"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+BODY = '{"k":"' + "x" * 1015 + '"}'  # 1,023 bytes
+ORIGIN_HTTP, ORIGIN_TLS, SINK = 9000, 9443, 9001
+PEERS = {"mitmdump": 9201, "hudsucker": 9203}
+TICK = os.sysconf("SC_CLK_TCK")
+
+_running: list[subprocess.Popen] = []
+
+NGINX = """
+worker_processes 1; daemon off; pid {d}/origin.pid; error_log {d}/origin.err warn;
+events {{ worker_connections 8192; }}
+http {{ access_log off; keepalive_requests 10000000; client_max_body_size 0; default_type application/json;
+ client_body_temp_path {d}/tmp; proxy_temp_path {d}/tmp2; fastcgi_temp_path {d}/tmp3; uwsgi_temp_path {d}/tmp4; scgi_temp_path {d}/tmp5;
+ server {{ listen 127.0.0.1:9000; listen 127.0.0.1:9443 ssl http2; ssl_certificate {d}/origin.crt; ssl_certificate_key {d}/origin.key;
+  location / {{ return 200 '{body}'; }}
+  location /files/ {{ alias {d}/www/; default_type application/octet-stream; }}
+  location /sink {{ proxy_pass http://127.0.0.1:9001; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; }}
+  location /sse {{ proxy_pass http://127.0.0.1:9001; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }}
+ }} }}"""
+
+
+def sh(command: str) -> None:
+    subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def spawn(name: str, argv: list[str], **kw) -> subprocess.Popen:
+    """Starts a process whose output goes to a log in DIR; it is stopped when the benchmark ends."""
+    log = open(DIR / f"{name}.log", "w")
+    process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, **kw)
+    _running.append(process)
+    return process
+
+
+def wait_port(port: int, what: str) -> None:
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"{what} did not come up on port {port}; logs are in {DIR}")
+
+
+def stop_all() -> None:
+    for process in reversed(_running):
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(60)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                process.kill()
+    _running.clear()
+
+
+def keys() -> None:
+    """A CA and a certificate for localhost, and the files the origin serves."""
+    (DIR / "www").mkdir(parents=True, exist_ok=True)
+    if not (DIR / "origin.crt").exists():
+        ec = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        (DIR / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n")
+        sh(f"cd {DIR} && openssl req -x509 {ec} -keyout ca.key -out ca.crt -days 3650 -subj /CN=bench-ca"
+           f" && openssl req {ec} -keyout origin.key -out origin.csr -subj /CN=localhost"
+           f" && openssl x509 -req -in origin.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out origin.crt -days 3650 -extfile ext")
+    if not (DIR / "www/100m").exists():
+        sh(f"head -c 104857600 /dev/urandom > {DIR}/www/100m")
+    if not (DIR / "www/5g").exists():
+        sh(f"truncate -s 5G {DIR}/www/5g")  # sparse: the page cache, not the disk, is read
+
+
+def origin() -> None:
+    DIR.mkdir(parents=True, exist_ok=True)
+    keys()
+    (DIR / "origin.conf").write_text(NGINX.format(d=DIR, body=BODY))
+    spawn("sink", [sys.executable, str(HERE / "sink.py"), str(SINK)])
+    spawn("origin", ["nginx", "-c", str(DIR / "origin.conf")])
+    wait_port(SINK, "sink")
+    wait_port(ORIGIN_TLS, "nginx")
+
+
+def peer(name: str) -> bool:
+    """Starts a peer if it is installed."""
+    if name == "hudsucker":
+        binary = HERE / "peers/hudsucker/target/release/hudsucker-peer"
+        argv = [str(binary), str(DIR / "ca.crt"), str(PEERS[name])]
+        there = binary.exists()
+    else:
+        mitmdump = os.environ.get("MITMDUMP") or shutil.which("mitmdump")
+        there = mitmdump is not None
+        argv = [str(mitmdump), "-q", "--ssl-insecure", "-p", str(PEERS[name]), "--set", "flow_detail=0", "--set", f"confdir={DIR}/mitm", "-w", f"{DIR}/flows.mitm"]
+    if not there:
+        print(f"# {name} is not installed and is left out (make bench-peers)", file=sys.stderr)
+        return False
+    spawn(name, argv)
+    wait_port(PEERS[name], name)
+    return True
+
+
+class Ours:
+    """A control plane of our own with a fresh data directory, driven by proxyctl as a user would."""
+
+    def __init__(self) -> None:
+        self.data = DIR / "data"
+        if self.data.exists():
+            shutil.rmtree(self.data)
+        self.server = "http://127.0.0.1:7171"
+        self.env = os.environ | {"XDG_CONFIG_HOME": str(DIR / "config"), "HOME": str(DIR), "PROXYCTL_SERVER": self.server}
+        self.process = spawn("proxyplane", [str(TARGET / "proxyplane"), "serve", "--listen", "127.0.0.1:7171", "--data-dir", str(self.data)], env=self.env)
+        for _ in range(400):
+            if subprocess.run([TARGET / "proxyctl", "system", "status"], env=self.env, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.05)
+        else:
+            sys.exit(f"proxyplane did not come up; see {DIR}/proxyplane.log")
+        self.ctl("workspace", "create", "default", ok=(0, 5))
+
+    def ctl(self, *args: str, ok: tuple[int, ...] = (0,)):
+        """Runs proxyctl with -o json and returns what it printed."""
+        run = subprocess.run([TARGET / "proxyctl", "-o", "json", *args], env=self.env, capture_output=True, text=True)
+        if run.returncode not in ok:
+            sys.exit(f"proxyctl {' '.join(args)}: {run.stderr}")
+        return json.loads(run.stdout) if run.stdout.strip() else None
+
+    def proxy(self, name: str, port: int, *flags: str) -> None:
+        self.ctl("proxy", "create", name, "--port", str(port), "--extra-ca", str(DIR / "ca.crt"), "--start", *flags)
+
+    def get(self, name: str) -> dict:
+        return self.ctl("proxy", "get", name)
+
+    def drained(self, name: str, total: int, patience: float = 120) -> None:
+        end = time.monotonic() + patience
+        while (stored := self.get(name)["stored"]) < total:
+            if time.monotonic() > end:
+                sys.exit(f"{name}: {stored} of {total} exchanges stored")
+            time.sleep(0.02)
+
+    def pids(self, name: str) -> dict[str, list[int]]:
+        postmaster = int((next(self.data.glob("pg/**/postmaster.pid"))).read_text().split()[0])
+        return {"worker": [self.get(name)["pid"]], "control plane": [self.process.pid], "postgres": [postmaster, *children(postmaster)]}
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_us(pids: list[int]) -> float:
+    """CPU time used so far, user and system, with that of reaped children."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += sum(int(x) for x in fields[11:13])
+        except FileNotFoundError:
+            pass
+    return total / TICK * 1e6
+
+
+def status(pid: int, key: str) -> int:
+    return int(re.search(rf"^{key}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+
+
+def rss_mib(pid: int, key: str = "VmRSS") -> float:
+    return status(pid, key) / 1024
+
+
+def switches(pid: int) -> int:
+    """Voluntary context switches of all its threads."""
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (t / "status").read_text(), re.M)[1]) for t in Path(f"/proc/{pid}/task").iterdir())
+
+
+def quantile(values: list[float], q: float) -> float:
+    values = sorted(values)
+    return values[min(len(values) - 1, int(q * len(values)))]
