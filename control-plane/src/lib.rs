@@ -1,0 +1,5 @@
+//! The control plane of Proxyplane: API, supervisor of workers, ingest of what they record, and their store.
+//!
+//! `ARCHITECTURE.md` at the root of the repository says what each module is for.
+
+pub mod config;
