@@ -3,3 +3,4 @@
 //! `ARCHITECTURE.md` at the root of the repository says what each module is for.
 
 pub mod config;
+pub mod store;

@@ -1,0 +1,31 @@
+//! The store: every SQL statement of the control plane, a file per table.
+//!
+//! Reads take any executor, writes take a connection, so that the caller decides what one transaction is. Queries are
+//! checked against the schema when they are compiled; `scripts/sqlx` renews the offline data after a change.
+
+pub mod error;
+pub mod installation;
+pub mod page;
+pub mod services;
+pub mod workspaces;
+
+pub use error::StoreError;
+use sqlx::{PgPool, migrate::Migrator};
+
+/// The database, for everybody but ingest, which has a connection of its own.
+pub type Db = PgPool;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// Brings the schema up to date, under an advisory lock, so that two processes do not do it at once.
+///
+/// Fails if the database was migrated by a newer build.
+pub async fn migrate(db: &Db) -> Result<(), StoreError> {
+    MIGRATIONS.run(db).await.map_err(StoreError::from_migration)
+}
+
+/// Is the database there? For readiness.
+pub async fn ping(db: &Db) -> Result<(), StoreError> {
+    sqlx::query!("SELECT 1 AS one").fetch_one(db).await?;
+    Ok(())
+}
