@@ -1,0 +1,352 @@
+//! The recorder of one exchange.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use proxyplane_record::{
+    BodyChunk, Complete, Exchange, ExchangeKind, ExchangeState, INLINE_BODY_MAX, Kind, Record, Side, WsMessage,
+    error_code,
+};
+use proxyplane_spec::limits;
+
+use super::{Capture, Start, body::Body, lock};
+
+/// Most bytes of an error's detail that are kept.
+const DETAIL_MAX: usize = 4 * 1024;
+
+/// Records one exchange, from its first byte to its end.
+///
+/// All methods take `&self`: the loops that copy request and response share it. A recorder that is dropped without
+/// [`Recorder::finish`] records that the exchange was cut off.
+pub struct Recorder {
+    cell: Arc<Cell>,
+}
+
+/// What recorder and sweeper share of an exchange.
+pub(super) struct Cell {
+    capture: Arc<Capture>,
+    id: Bytes,
+    began: Instant,
+    limit: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    exchange: Exchange,
+    request: Body,
+    response: Body,
+    /// A `Head` was written: bodies travel in chunks and an `End` closes.
+    opened: bool,
+    announced: bool,
+    finished: bool,
+    /// Where the sweeper knows it, while it has something to do for it.
+    slot: Option<usize>,
+}
+
+impl Recorder {
+    pub(super) fn begin(capture: &Arc<Capture>, start: Start) -> Self {
+        let id = Bytes::copy_from_slice(uuid::Uuid::now_v7().as_bytes());
+        let exchange = Exchange {
+            id: id.clone(),
+            kind: start.kind.into(),
+            state: ExchangeState::Open.into(),
+            started_at_us: start.began_at_us,
+            client: start.client,
+            ..Exchange::default()
+        };
+        let (request, response) = (Body::new(Side::Request), Body::new(Side::Response));
+        let state = State { exchange, request, response, opened: false, announced: false, finished: false, slot: None };
+        let cell = Arc::new(Cell {
+            capture: Arc::clone(capture),
+            id,
+            began: start.began,
+            limit: start.capture_limit,
+            state: Mutex::new(state),
+        });
+        cell.register(&mut lock(&cell.state));
+        Self { cell }
+    }
+
+    /// Id of the exchange: a UUIDv7, 16 bytes.
+    pub fn id(&self) -> &Bytes {
+        &self.cell.id
+    }
+
+    /// Reads or sets any field. Sizes and captured sizes are kept here and need no setting.
+    pub fn with<T>(&self, change: impl FnOnce(&mut Exchange) -> T) -> T {
+        change(&mut lock(&self.cell.state).exchange)
+    }
+
+    /// The request's head is known: counts the request and shows it to watchers. Once per exchange.
+    pub fn announce(&self) {
+        let mut state = lock(&self.cell.state);
+        if !state.announced {
+            state.announced = true;
+            self.cell.capture.stats.request();
+            self.cell.capture.tell_watchers(&state.exchange);
+        }
+    }
+
+    /// Bytes of the request's body passed: counts them and captures what the limit allows. Waits while the queue is
+    /// full, so that the body is not read faster than it can be recorded.
+    pub async fn request_data(&self, data: &[u8]) {
+        self.data(Side::Request, data).await;
+    }
+
+    /// The same for the response's body.
+    pub async fn response_data(&self, data: &[u8]) {
+        self.data(Side::Response, data).await;
+    }
+
+    /// Counts bytes from the client that are not captured (tunnels).
+    pub fn count_request(&self, bytes: u64) {
+        self.cell.capture.stats.received(bytes);
+        lock(&self.cell.state).exchange.request_size += bytes;
+    }
+
+    /// Counts bytes to the client that are not captured (tunnels).
+    pub fn count_response(&self, bytes: u64) {
+        self.cell.capture.stats.sent(bytes);
+        lock(&self.cell.state).exchange.response_size += bytes;
+    }
+
+    /// The first byte of the answer arrived; later calls change nothing.
+    pub fn first_byte(&self) {
+        let elapsed = self.cell.elapsed_us();
+        lock(&self.cell.state).exchange.timings.first_byte_us.get_or_insert(elapsed);
+    }
+
+    /// Gives the exchange its row now: a WebSocket or tunnel that begins to carry. Others get one after two seconds.
+    pub fn open(&self) {
+        let mut state = lock(&self.cell.state);
+        if state.opened || state.finished {
+            return;
+        }
+        if state.exchange.kind == i32::from(ExchangeKind::WebSocket) {
+            self.cell.capture.stats.websocket();
+        }
+        self.cell.write_head(&mut state);
+        self.cell.unregister(&mut state);
+    }
+
+    /// Records a message of this WebSocket, or a part of one; its `exchange_id` is filled in. Waits while the queue
+    /// is full.
+    pub async fn ws_message(&self, mut message: WsMessage) {
+        message.exchange_id = self.cell.id.clone();
+        self.cell.put(Kind::WsMessage(message));
+        self.cell.capture.queue.room_for_bulk().await;
+    }
+
+    /// The exchange went wrong. The first failure is kept: what follows from it is no news.
+    pub fn fail(&self, code: &'static str, detail: impl Into<Bytes>) {
+        let mut detail: Bytes = detail.into();
+        detail.truncate(DETAIL_MAX);
+        lock(&self.cell.state).fail(code, detail);
+    }
+
+    /// Has a failure been recorded?
+    pub fn failed(&self) -> bool {
+        lock(&self.cell.state).failed()
+    }
+
+    /// The exchange is over. Later calls of any method change nothing that is recorded.
+    pub fn finish(&self) {
+        self.cell.finish(&mut lock(&self.cell.state));
+    }
+
+    async fn data(&self, side: Side, data: &[u8]) {
+        if self.cell.data(side, data) {
+            self.cell.capture.queue.room_for_bulk().await;
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let mut state = lock(&self.cell.state);
+        if state.finished {
+            return;
+        }
+        if std::thread::panicking() {
+            state.fail(error_code::INTERNAL, Bytes::from_static(b"the connection's task panicked"));
+        } else if self.cell.capture.drain.expired() {
+            state.fail(error_code::DRAINED, Bytes::from_static(b"the service stopped before this was over"));
+        } else {
+            state.fail(error_code::CLIENT_ABORTED, Bytes::from_static(b"the connection ended before this was over"));
+        }
+        self.cell.finish(&mut state);
+    }
+}
+
+impl State {
+    fn failed(&self) -> bool {
+        self.exchange.state == i32::from(ExchangeState::Failed)
+    }
+
+    fn fail(&mut self, code: &'static str, detail: Bytes) {
+        if !self.failed() {
+            self.exchange.state = ExchangeState::Failed.into();
+            self.exchange.error = Bytes::from_static(code.as_bytes());
+            self.exchange.error_detail = detail;
+        }
+    }
+
+    fn body(&mut self, side: Side) -> &mut Body {
+        if side == Side::Request { &mut self.request } else { &mut self.response }
+    }
+
+    /// Counts `len` bytes of a body and says how many of them are to be captured.
+    fn admit(&mut self, side: Side, len: usize, limit: u64) -> usize {
+        let exchange = &mut self.exchange;
+        let (size, captured, truncated) = if side == Side::Request {
+            (&mut exchange.request_size, &mut exchange.request_captured, &mut exchange.request_truncated)
+        } else {
+            (&mut exchange.response_size, &mut exchange.response_captured, &mut exchange.response_truncated)
+        };
+        let kept = (len as u64).min(limit.saturating_sub(*captured));
+        *size += len as u64;
+        *captured += kept;
+        *truncated |= kept < len as u64;
+        kept as usize
+    }
+}
+
+impl Cell {
+    fn elapsed_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    fn put(&self, kind: Kind) {
+        self.capture.queue.put(&Record { kind: Some(kind) });
+    }
+
+    /// Takes in a piece of body; true if it went on into the queue, so that the caller must mind its room.
+    fn data(self: &Arc<Self>, side: Side, data: &[u8]) -> bool {
+        match side {
+            Side::Request => self.capture.stats.received(data.len() as u64),
+            _ => self.capture.stats.sent(data.len() as u64),
+        }
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        if state.finished {
+            return false;
+        }
+        let kept = state.admit(side, data.len(), self.limit);
+        if kept == 0 {
+            return false;
+        }
+        if !state.opened && state.request.pending() + state.response.pending() + kept > INLINE_BODY_MAX {
+            self.write_head(state);
+        }
+        let (opened, body) = (state.opened, state.body(side));
+        if !opened {
+            body.hold(&data[..kept]);
+            return false;
+        }
+        body.pass(&data[..kept], |offset, data| self.write_chunk(side, offset, data));
+        if body.pending() == 0 {
+            self.unregister(state);
+        } else {
+            self.register(state);
+        }
+        true
+    }
+
+    /// Writes the `Head` and what is held of the bodies.
+    fn write_head(&self, state: &mut State) {
+        state.opened = true;
+        state.exchange.duration_us = self.elapsed_us();
+        let mut exchange = state.exchange.clone();
+        exchange.state = ExchangeState::Open.into();
+        clip(&mut exchange);
+        self.put(Kind::Head(exchange));
+        self.write_held(state);
+    }
+
+    fn write_held(&self, state: &mut State) {
+        for body in [&mut state.request, &mut state.response] {
+            let side = body.side();
+            body.flush(|offset, data| self.write_chunk(side, offset, data));
+        }
+    }
+
+    fn write_chunk(&self, side: Side, offset: u64, data: Bytes) {
+        let exchange_id = self.id.clone();
+        self.put(Kind::BodyChunk(BodyChunk { exchange_id, side: side.into(), offset, data }));
+    }
+
+    fn finish(&self, state: &mut State) {
+        if state.finished {
+            return;
+        }
+        state.finished = true;
+        self.unregister(state);
+        if state.opened {
+            self.write_held(state);
+        }
+        let mut exchange = std::mem::take(&mut state.exchange);
+        exchange.duration_us = self.elapsed_us();
+        if exchange.state != i32::from(ExchangeState::Failed) {
+            exchange.state = ExchangeState::Complete.into();
+        }
+        clip(&mut exchange);
+        self.capture.stats.received(exchange.request_head.len() as u64);
+        self.capture.stats.sent(exchange.response_head.len() as u64);
+        self.capture.log(&exchange);
+        self.put(if state.opened {
+            Kind::End(exchange)
+        } else {
+            let (request_body, response_body) = (state.request.take(), state.response.take());
+            Kind::Complete(Complete { exchange, request_body, response_body })
+        });
+    }
+
+    /// Called by the sweeper, after the exchange has been open for two seconds or while parts of its bodies are held.
+    pub(super) fn sweep(&self) {
+        let mut state = lock(&self.state);
+        state.slot = None;
+        if state.finished {
+            return;
+        }
+        if state.opened {
+            self.write_held(&mut state);
+        } else {
+            self.write_head(&mut state);
+        }
+    }
+
+    fn register(self: &Arc<Self>, state: &mut State) {
+        if state.slot.is_none() {
+            let open = &self.capture.open;
+            let cell = Arc::clone(self);
+            state.slot = Some(if state.opened { open.insert_holding(cell) } else { open.insert_new(cell) });
+        }
+    }
+
+    fn unregister(&self, state: &mut State) {
+        if let Some(slot) = state.slot.take() {
+            self.capture.open.remove(slot, self);
+        }
+    }
+}
+
+/// Cuts what has no limit elsewhere, so that no record comes near the longest frame.
+fn clip(exchange: &mut Exchange) {
+    let max = limits::HEAD_BYTES_MAX + 1024;
+    for field in [
+        &mut exchange.request_head,
+        &mut exchange.response_head,
+        &mut exchange.informational_heads,
+        &mut exchange.request_trailers,
+        &mut exchange.response_trailers,
+    ] {
+        field.truncate(max);
+    }
+}
