@@ -1,0 +1,1 @@
+//! Handshakes between real peers.
