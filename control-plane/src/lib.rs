@@ -2,5 +2,12 @@
 //!
 //! `ARCHITECTURE.md` at the root of the repository says what each module is for.
 
+pub mod api;
+pub mod clock;
 pub mod config;
+pub mod data_dir;
+pub mod health;
+pub mod lifecycle;
+pub mod pki;
 pub mod store;
+pub mod telemetry;

@@ -4,7 +4,7 @@ use super::*;
 
 fn flags(arguments: &[&str]) -> ServeArguments {
     use clap::Parser as _;
-    let all = ["proxyplane", "serve", "--worker-bin", "/bin/sh"].iter().chain(arguments);
+    let all = ["proxyplane", "serve"].iter().chain(arguments);
     let Command::Serve(serve) = Arguments::try_parse_from(all).unwrap().command;
     serve
 }
@@ -20,7 +20,7 @@ impl Home {
 
     fn environment(&self, more: &[(&str, &str)]) -> Environment {
         let home = self.0.to_str().unwrap();
-        let fixed = [("HOME", home), ("PROXYPLANE_DATA_DIR", home)];
+        let fixed = [("HOME", home), ("PROXYPLANE_DATA_DIR", home), ("PROXYPLANE_WORKER_BIN", "/bin/sh")];
         fixed.into_iter().chain(more.iter().copied()).collect()
     }
 

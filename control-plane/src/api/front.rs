@@ -1,0 +1,154 @@
+//! The front of the API's one port: request ids, Host and Origin, CORS, and the fork between plain HTTP and gRPC.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use http_body::{Frame, SizeHint};
+use tonic::{Status, body::Body, service::Routes};
+use tonic_web::GrpcWebService;
+use tower::{Layer as _, Service, ServiceExt as _};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
+use tracing::{Instrument as _, Span, debug, info_span};
+use uuid::Uuid;
+
+use super::{
+    auth::{Authenticated, Token},
+    http as plain,
+    origin::Guard,
+};
+use crate::health::Health;
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+type Grpc = GrpcWebService<Authenticated<Routes>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// Everything that is served on the port.
+#[derive(Clone)]
+pub(super) struct Front {
+    guard: Arc<Guard>,
+    inner: Cors<Fork>,
+}
+
+impl Front {
+    pub(super) fn new(guard: Guard, token: Token, health: Health, routes: Routes) -> Self {
+        let grpc = tonic_web::GrpcWebLayer::new().layer(Authenticated::new(routes, token));
+        let guard = Arc::new(guard);
+        Self { inner: cors(guard.clone()).layer(Fork { grpc, health }), guard }
+    }
+}
+
+impl Service<Request<Body>> for Front {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        let id = request_id(&request);
+        let span = info_span!("request", request_id = %id.to_str().unwrap_or_default(), path = request.uri().path());
+        let refused = self.guard.check(&request).err();
+        let inner = self.inner.clone();
+        let answering = async move {
+            let mut response = match refused {
+                Some(refusal) => {
+                    debug!(reason = refusal.reason().name, "refused: {}", refusal.message());
+                    // A gRPC client reads a Status; only what looks like one gets one.
+                    if plain::is_plain(&request) { plain::refusal(&refusal) } else { Status::from(refusal).into_http() }
+                }
+                None => inner.oneshot(request).await?,
+            };
+            response.headers_mut().insert(REQUEST_ID, id);
+            Ok(response.map(|body| Body::new(Spanned { body, span: Span::current() })))
+        };
+        Box::pin(answering.instrument(span))
+    }
+}
+
+/// The client's own id if it is a plain word, else a new one.
+fn request_id<B>(request: &Request<B>) -> HeaderValue {
+    let is_word = |value: &HeaderValue| {
+        (1..=64).contains(&value.len()) && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+    };
+    let given = request.headers().get(&REQUEST_ID).filter(|value| is_word(value)).cloned();
+    given.unwrap_or_else(|| {
+        let id = Uuid::now_v7().simple().to_string();
+        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+/// A body that is made inside its request's span: a stream goes on after its head was answered.
+struct Spanned {
+    body: Body,
+    span: Span,
+}
+
+impl http_body::Body for Spanned {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let _entered = this.span.enter();
+        Pin::new(&mut this.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// CORS for the pages that are allowed; the guard has refused the others before.
+fn cors(guard: Arc<Guard>) -> CorsLayer {
+    let grpc = ["x-grpc-web", "x-user-agent", "grpc-timeout", "x-request-id"].map(HeaderName::from_static);
+    let request = grpc.into_iter().chain([header::CONTENT_TYPE, header::AUTHORIZATION]);
+    let answer = ["grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id"];
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| guard.allows_page(origin.as_bytes())))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(request.collect::<Vec<_>>())
+        .expose_headers(answer.map(HeaderName::from_static))
+        .max_age(PREFLIGHT_AGE)
+}
+
+/// gRPC and grpc-web to one side, plain HTTP to the other.
+#[derive(Clone)]
+struct Fork {
+    grpc: Grpc,
+    health: Health,
+}
+
+impl Service<Request<Body>> for Fork {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        if plain::is_plain(&request) {
+            let (request, health) = (request.map(drop), self.health.clone());
+            return Box::pin(async move { Ok(plain::answer(&request, &health).await) });
+        }
+        Box::pin(self.grpc.clone().oneshot(request))
+    }
+}

@@ -1,0 +1,132 @@
+//! The only place where a `tonic::Status` is built.
+//!
+//! Every error carries one `google.rpc.ErrorInfo` (reason of [`proxyplane_spec::reasons`], our domain, metadata) and,
+//! where fields are at fault, a `google.rpc.BadRequest` with their full paths.
+
+use std::collections::HashMap;
+
+use proxyplane_proto::ERROR_DOMAIN;
+use proxyplane_spec::{
+    Violation,
+    reasons::{self, Reason},
+};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+/// An error on its way to a client.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    reason: Reason,
+    message: String,
+    metadata: HashMap<String, String>,
+    violations: Vec<Violation>,
+}
+
+impl Refusal {
+    /// An error with a message for people.
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), metadata: HashMap::new(), violations: Vec::new() }
+    }
+
+    /// Fields that are wrong.
+    pub(crate) fn invalid(violations: Vec<Violation>) -> Self {
+        Self::new(reasons::INVALID_ARGUMENT, joined(&violations)).at(violations)
+    }
+
+    /// One field that is wrong.
+    pub(crate) fn field(field: &str, description: &str) -> Self {
+        Self::invalid(vec![Violation::new(field, description)])
+    }
+
+    /// A fault of ours: logged here, with nothing of it told to the client.
+    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "a call failed by a fault of the server");
+        Self::new(reasons::INTERNAL, "internal error; the server's log has the details")
+    }
+
+    /// Adds a machine-readable detail.
+    pub(crate) fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Adds the fields at fault.
+    pub(crate) fn at(mut self, violations: Vec<Violation>) -> Self {
+        self.violations = violations;
+        self
+    }
+
+    /// The reason.
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The message.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(refusal.reason.name, ERROR_DOMAIN, refusal.metadata);
+        if !refusal.violations.is_empty() {
+            let violations = refusal.violations.into_iter();
+            details.set_bad_request(violations.map(|v| FieldViolation::new(v.field, v.description)).collect::<Vec<_>>());
+        }
+        Status::with_error_details(code(refusal.reason), refusal.message, details)
+    }
+}
+
+impl From<Violation> for Refusal {
+    fn from(violation: Violation) -> Self {
+        Self::invalid(vec![violation])
+    }
+}
+
+/// The gRPC code that the published table gives to a reason.
+fn code(reason: Reason) -> Code {
+    match reason.grpc {
+        "INVALID_ARGUMENT" => Code::InvalidArgument,
+        "UNAUTHENTICATED" => Code::Unauthenticated,
+        "PERMISSION_DENIED" => Code::PermissionDenied,
+        "NOT_FOUND" => Code::NotFound,
+        "ALREADY_EXISTS" => Code::AlreadyExists,
+        "FAILED_PRECONDITION" => Code::FailedPrecondition,
+        "RESOURCE_EXHAUSTED" => Code::ResourceExhausted,
+        "ABORTED" => Code::Aborted,
+        "UNAVAILABLE" => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
+fn joined(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_published_reason_has_the_code_it_names() {
+        for reason in reasons::ALL {
+            let spelled = format!("{:?}", code(*reason));
+            let expected: String = reason.grpc.split('_').map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect();
+            assert_eq!(spelled, expected, "{}", reason.name);
+        }
+    }
+
+    #[test]
+    fn details_carry_reason_metadata_and_fields() {
+        let refusal = Refusal::invalid(vec![Violation::new("port", "too high")]).with("key", 7);
+        let status = Status::from(refusal);
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "port: too high"));
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_ARGUMENT", "proxyplane"));
+        assert_eq!(info.metadata["key"], "7");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "port");
+    }
+}
