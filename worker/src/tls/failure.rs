@@ -148,11 +148,12 @@ fn presented_names(presented: &[String]) -> String {
         let inner = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest.trim_end_matches(')'));
         inner.trim_matches('"').to_owned()
     };
-    let mut names = presented.iter().take(SHOWN).map(bare).collect::<Vec<_>>().join(", ");
-    if presented.len() > SHOWN {
-        names += &format!(" and {} more", presented.len() - SHOWN);
-    }
-    format!("name mismatch: the certificate is for {names}")
+    let names = presented.iter().take(SHOWN).map(bare).collect::<Vec<_>>().join(", ");
+    let more = match presented.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("name mismatch: the certificate is for {names}{more}")
 }
 
 fn date(at: UnixTime) -> String {

@@ -1,0 +1,1 @@
+//! The authority as workers and clients meet it.
