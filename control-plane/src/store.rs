@@ -3,10 +3,17 @@
 //! Reads take any executor, writes take a connection, so that the caller decides what one transaction is. Queries are
 //! checked against the schema when they are compiled; `scripts/sqlx` renews the offline data after a change.
 
+pub mod body_chunks;
+pub mod display;
 pub mod error;
+pub mod exchanges;
+pub mod heads;
 pub mod installation;
 pub mod page;
+pub mod partitions;
+pub mod purge;
 pub mod services;
+pub mod websockets;
 pub mod workspaces;
 
 pub use error::StoreError;

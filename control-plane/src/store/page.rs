@@ -85,6 +85,24 @@ impl Cursor {
         Paged { rows, next_page_token }
     }
 
+    /// As [`Self::paged`], for a page that may have to end early, at row `full`.
+    pub(crate) fn paged_at<T, K: Serialize>(
+        &self,
+        page: &Page,
+        full: Option<usize>,
+        mut rows: Vec<T>,
+        key: impl Fn(&T) -> K,
+    ) -> Paged<T> {
+        match full {
+            Some(end) if end > 0 && end <= page.size as usize && end < rows.len() => {
+                rows.truncate(end);
+                let next_page_token = rows.last().map(|last| self.write(&key(last))).unwrap_or_default();
+                Paged { rows, next_page_token }
+            }
+            _ => self.paged(page, rows, key),
+        }
+    }
+
     fn write(&self, key: &impl Serialize) -> String {
         let key = serde_json::to_vec(key).expect("keys are plain data");
         let mut token = self.tag(&key).to_vec();
