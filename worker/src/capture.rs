@@ -24,10 +24,11 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::{
     access_log::AccessLog,
-    open::{OpenExchanges, sweep},
-    queue::{Batch, Queue},
+    open::sweep,
+    queue::{AckError, Queue, Sender},
 };
 pub use self::recorder::Recorder;
+use self::open::OpenExchanges;
 use crate::service::{Drain, Stats};
 
 /// Updates on their way to watchers; when it is full the next ones are dropped, which live updates allow.
@@ -70,10 +71,6 @@ impl Capture {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
-    }
-
-    pub(crate) fn open_exchanges(&self) -> &OpenExchanges {
-        &self.open
     }
 
     pub(crate) fn access_log(&self) -> &AccessLog {

@@ -2,6 +2,14 @@
 //!
 //! `ARCHITECTURE.md` at the root of the repository says what each module is for.
 
+pub mod app;
 pub mod capture;
+pub mod handoff;
+pub mod link;
+pub mod listener;
 pub mod service;
 pub mod tls;
+pub mod websocket;
+
+#[cfg(test)]
+mod testing;

@@ -1,2 +1,89 @@
-//! (to be written)
-fn main() {}
+//! `proxyplane-worker`: carries the traffic of one ProxyService. Started by the control plane, never by hand.
+
+use std::{io, os::fd::AsFd as _, process::ExitCode, thread};
+
+use clap::Parser;
+use proxyplane_proto::LINK_PROTOCOL;
+use proxyplane_spec::HANDOFF_VERSION;
+use proxyplane_worker::{
+    app::{self, Fatal},
+    forward,
+    handoff::{self, Handoff, HandoffError},
+    link::FEATURES,
+};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Exit statuses, sysexits(3).
+const EX_USAGE: u8 = 64;
+const EX_SOFTWARE: u8 = 70;
+
+/// Most data-plane threads unless told otherwise: beyond two, a capture proxy waits for its records, not for a core.
+const THREADS_MAX: usize = 2;
+
+/// Carries the traffic of one ProxyService. The control plane starts it, with a handoff socket as standard input.
+#[derive(Debug, Parser)]
+#[command(name = "proxyplane-worker", version)]
+struct Args {
+    /// Data-plane threads [default: one per core, at most 2]
+    #[arg(long, env = "PROXYPLANE_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+    /// What is logged: off, error, warn, info, debug or trace
+    #[arg(long, env = "PROXYPLANE_LOG_LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+    /// Print version, protocol versions and features as JSON and exit
+    #[arg(long)]
+    version_json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.version_json {
+        print_version();
+        return ExitCode::SUCCESS;
+    }
+    // Standard error is the worker's log file.
+    tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(io::stderr).with_ansi(false).init();
+    // The first handoff comes before any thread: the descriptors have an owner before anything can go wrong.
+    let handoff = match handoff::receive(io::stdin().as_fd()) {
+        Ok(handoff) => handoff,
+        Err(error) => {
+            tracing::error!(%error, "no handoff");
+            return ExitCode::from(if matches!(error, HandoffError::NotASocket) { EX_USAGE } else { EX_SOFTWARE });
+        }
+    };
+    raise_descriptor_limit();
+    match run(handoff, &args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the worker ends");
+            ExitCode::from(EX_SOFTWARE)
+        }
+    }
+}
+
+fn run(handoff: Handoff, args: &Args) -> Result<(), Fatal> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(cores.min(THREADS_MAX), usize::from);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
+    runtime.block_on(app::run(handoff, threads, forward::serve))
+}
+
+/// Every exchange may need two descriptors; the usual soft limit of 1,024 is for select(2), which nobody calls here.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+    let raised = getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of descriptors");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to --version-json is data")]
+fn print_version() {
+    let version = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "link_protocol": LINK_PROTOCOL,
+        "handoff_version": HANDOFF_VERSION,
+        "features": FEATURES,
+    });
+    println!("{version}");
+}

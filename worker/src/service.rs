@@ -100,11 +100,13 @@ impl Stats {
     /// Bytes of heads and bodies came from a client.
     pub fn received(&self, bytes: u64) {
         self.bytes_in.fetch_add(bytes, Relaxed);
+        self.touch();
     }
 
     /// Bytes of heads and bodies went to a client.
     pub fn sent(&self, bytes: u64) {
         self.bytes_out.fetch_add(bytes, Relaxed);
+        self.touch();
     }
 
     /// A connection's task panicked.

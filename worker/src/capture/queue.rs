@@ -53,6 +53,10 @@ pub(crate) struct AckError {
     newest: u64,
 }
 
+/// The connection that sends now; an earlier one that lingers gets nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sender(u64);
+
 /// The queue of one worker.
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -68,6 +72,7 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
+    sender: Sender,
     next_seq: u64,
     open: BytesMut,
     open_first: u64,
@@ -89,6 +94,8 @@ enum Next {
     Wait,
     /// Wait to be woken, but not for long.
     Gather,
+    /// Another connection sends.
+    Replaced,
 }
 
 impl Default for Queue {
@@ -163,16 +170,21 @@ impl Queue {
         }
     }
 
-    /// Waits for the next batch to send. It stays here until [`Queue::ack`]. For one sender at a time.
-    pub(crate) async fn next(&self) -> Batch {
+    /// Waits for the next batch to send. It stays here until [`Queue::ack`]. `None` once a newer connection sends.
+    pub(crate) async fn next(&self, sender: Sender) -> Option<Batch> {
         let mut hurry = false;
         loop {
             // In a statement of its own: the lock must be gone before the await.
-            let next = lock(&self.state).next(hurry);
+            let next = lock(&self.state).next(sender, hurry);
             match next {
-                Next::Send(batch) => return batch,
+                Next::Send(batch) => return Some(batch),
                 Next::Wait => self.ready.notified().await,
                 Next::Gather => hurry = tokio::time::timeout(PATIENCE, self.ready.notified()).await.is_err(),
+                Next::Replaced => {
+                    // It may have taken the wake-up that was meant for its successor.
+                    self.ready.notify_one();
+                    return None;
+                }
             }
         }
     }
@@ -190,8 +202,8 @@ impl Queue {
         Ok(())
     }
 
-    /// A new connection was told to resume at `next_seq`: what is not committed is sent again.
-    pub(crate) fn resume(&self, next_seq: u64) -> Result<(), AckError> {
+    /// A new connection was told to resume at `next_seq`: what is not committed is sent again, by it alone.
+    pub(crate) fn resume(&self, next_seq: u64) -> Result<Sender, AckError> {
         let mut state = lock(&self.state);
         state.check(next_seq)?;
         self.drop_below(&mut state, next_seq);
@@ -201,9 +213,12 @@ impl Queue {
         }
         state.sent = 0;
         state.sent_bytes = 0;
+        state.sender.0 += 1;
+        let sender = state.sender;
         drop(state);
+        self.ready.notify_waiters();
         self.freed.notify_waiters();
-        Ok(())
+        Ok(sender)
     }
 
     fn drop_below(&self, state: &mut MutexGuard<'_, State>, next_seq: u64) {
@@ -260,7 +275,10 @@ impl State {
         if self.sent < self.batches.len() { usize::MAX } else { self.open.len() }
     }
 
-    fn next(&mut self, hurry: bool) -> Next {
+    fn next(&mut self, sender: Sender, hurry: bool) -> Next {
+        if sender != self.sender {
+            return Next::Replaced;
+        }
         self.wake_at = None;
         let closed = self.sent < self.batches.len();
         let few_in_flight = self.sent < BATCHES_IN_FLIGHT;

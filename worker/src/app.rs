@@ -1,0 +1,155 @@
+//! The life of a worker: handoff → welcome → ready → drain → end.
+//!
+//! One control thread keeps the link, the records and the clock work; the data-plane threads only carry.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use proxyplane_spec::limits;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    capture::{self, Capture},
+    handoff::Handoff,
+    link::{
+        Link, records,
+        session::{self, Deadline, Session, end_within},
+    },
+    listener::{DataPlane, Serve},
+    service::{Drain, Service},
+    tls::Identity,
+};
+
+/// After the deadline, for connections to close and their records to be made.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// After that, for the control plane to commit the last records.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a worker ended with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// It could not begin: wrong manifest, refused, or a configuration that cannot be used.
+    #[error("cannot begin: {0}")]
+    CannotBegin(Box<dyn std::error::Error + Send + Sync>),
+    /// A part of the worker that runs for ever has ended: a fault of ours.
+    #[error("a part of the worker ended: {0}")]
+    PartEnded(String),
+    /// The machine refused a thread or a signal handler.
+    #[error("cannot set up: {0}")]
+    Setup(#[from] io::Error),
+}
+
+/// Runs a worker to its end; `serve` carries each connection.
+pub async fn run<S: Serve>(handoff: Handoff, threads: usize, serve: S) -> Result<(), Fatal> {
+    let Handoff { manifest, listeners } = handoff;
+    let mut terminate = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let link = Arc::new(Link::new(&manifest).map_err(cannot_begin)?);
+    let identity = Identity::generate().map_err(cannot_begin)?;
+    let first = tokio::select! {
+        first = session::begin(&link, &identity) => first.map_err(cannot_begin)?,
+        () = any(&mut terminate) => return Ok(()),
+    };
+
+    let drain = Drain::new();
+    let (capture, updates) = Capture::new(drain.clone());
+    let service = Service::new(first.config, Arc::clone(&capture), drain, manifest.listeners.clone());
+    let data_plane = DataPlane::start(&service, &listeners, threads, &serve)?;
+    drop(listeners);
+    announce(&service, &manifest.listeners);
+
+    let (deadline, mut deadlines) = watch::channel(None);
+    let drained = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    spawn_parts(&mut parts, &link, &capture);
+    let session = Session {
+        link,
+        identity,
+        service: Arc::clone(&service),
+        updates,
+        deadline: deadline.clone(),
+        drained: drained.clone(),
+    };
+    let session = tokio::spawn(session.run(first.connection));
+
+    wait_for_the_end(&deadline, &mut deadlines, &mut terminate, &mut parts).await?;
+    tracing::info!("draining");
+    drain_connections(&service, &mut deadlines).await;
+    if timeout(FLUSH_WITHIN, capture.queue().empty()).await.is_err() {
+        tracing::error!("records that the control plane did not take are lost");
+    }
+    drained.cancel();
+    // A panic there has been logged, and everything is over.
+    let _ = session.await;
+    capture.access_log().flush(io::stderr());
+    drop(data_plane);
+    tracing::info!("drained");
+    Ok(())
+}
+
+fn cannot_begin(error: impl std::error::Error + Send + Sync + 'static) -> Fatal {
+    Fatal::CannotBegin(Box::new(error))
+}
+
+fn announce(service: &Service, listeners: &[SocketAddr]) {
+    let config = service.config();
+    tracing::info!(service = %config.name, revision = config.revision, ?listeners, "serving");
+}
+
+fn spawn_parts(parts: &mut JoinSet<()>, link: &Arc<Link>, capture: &Arc<Capture>) {
+    parts.spawn(records::run(Arc::clone(link), Arc::clone(capture)));
+    parts.spawn(capture::sweep(Arc::clone(capture)));
+    let capture = Arc::clone(capture);
+    parts.spawn(async move { capture.access_log().run(io::stderr()).await });
+}
+
+/// Returns once there is a deadline: by the control plane's order or a signal.
+async fn wait_for_the_end(
+    deadline: &Deadline,
+    deadlines: &mut watch::Receiver<Option<Instant>>,
+    terminate: &mut [Signal; 2],
+    parts: &mut JoinSet<()>,
+) -> Result<(), Fatal> {
+    tokio::select! {
+        // The sender lives as long as we do, so this resolves only when there is a deadline.
+        _ = deadlines.wait_for(Option::is_some) => Ok(()),
+        () = any(terminate) => {
+            end_within(deadline, limits::DRAIN_TIMEOUT_DEFAULT);
+            Ok(())
+        }
+        Some(ended) = parts.join_next() => {
+            Err(Fatal::PartEnded(ended.err().map_or_else(|| "returned".to_owned(), |error| error.to_string())))
+        }
+    }
+}
+
+async fn any([terminate, interrupt]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Soft end, then at the deadline hard end.
+async fn drain_connections(service: &Service, deadlines: &mut watch::Receiver<Option<Instant>>) {
+    let drain = &service.drain;
+    drain.begin();
+    drain.tracker().close();
+    loop {
+        let deadline = deadlines.borrow_and_update().unwrap_or_else(Instant::now);
+        tokio::select! {
+            () = drain.tracker().wait() => return drain.expire(),
+            () = sleep_until(deadline) => break,
+            // Brought forward.
+            Ok(()) = deadlines.changed() => {}
+        }
+    }
+    drain.expire();
+    if timeout(CLOSE_WITHIN, drain.tracker().wait()).await.is_err() {
+        tracing::warn!(connections = drain.tracker().len(), "connections did not close in time");
+    }
+}
