@@ -13,6 +13,8 @@ use proxyplane_spec::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use crate::store::StoreError;
+
 /// An error on its way to a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
@@ -82,6 +84,29 @@ impl From<Refusal> for Status {
 impl From<Violation> for Refusal {
     fn from(violation: Violation) -> Self {
         Self::invalid(vec![violation])
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::NameTaken { name } => Self::new(reasons::NAME_TAKEN, message).with("name", name),
+            StoreError::PortTaken { port } => Self::new(reasons::PORT_IN_USE, message).with("port", port),
+            StoreError::NotFound => Self::new(reasons::NOT_FOUND, message),
+            StoreError::EtagMismatch => {
+                Self::new(reasons::ETAG_MISMATCH, "somebody changed the resource first; read it again")
+            }
+            StoreError::WorkspaceNotEmpty => Self::new(reasons::WORKSPACE_NOT_EMPTY, message),
+            StoreError::InvalidPageToken => Self::new(reasons::INVALID_PAGE_TOKEN, message)
+                .at(vec![Violation::new("page_token", "is damaged or belongs to another query")]),
+            StoreError::Held { .. } => Self::new(reasons::SHUTTING_DOWN, message),
+            StoreError::Unavailable(source) => {
+                tracing::warn!(error = %source, "a call failed because the database is away");
+                Self::new(reasons::STORAGE_UNAVAILABLE, "the database cannot be reached; try again")
+            }
+            StoreError::Fault(source) => Self::internal(&source),
+        }
     }
 }
 
