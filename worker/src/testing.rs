@@ -1,0 +1,52 @@
+//! What tests of several modules need: the records that were made.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use proxyplane_record::{Exchange, Kind, WsMessage, frame};
+
+use crate::capture::Capture;
+use crate::service::Drain;
+
+/// A capture whose records stay in its queue, and the drain it listens to.
+pub(crate) fn capture() -> (Arc<Capture>, Drain) {
+    let drain = Drain::new();
+    (Capture::new(drain.clone()).0, drain)
+}
+
+/// Takes every record made so far out of the queue. Once per capture.
+pub(crate) async fn records(capture: &Capture) -> Vec<Kind> {
+    let queue = capture.queue();
+    let sender = queue.resume(0).unwrap();
+    let mut records = Vec::new();
+    while queue.empty().now_or_never().is_none() {
+        let mut batch = queue.next(sender).await.unwrap();
+        while let Some(frame) = frame::take(&mut batch.frames).unwrap() {
+            records.extend(frame.record().unwrap().kind);
+        }
+        queue.ack(batch.next).unwrap();
+    }
+    records
+}
+
+/// The exchanges that are over, in the order of their ends, with their captured bodies if those came along.
+pub(crate) fn ended(records: &[Kind]) -> Vec<Exchange> {
+    let exchange = |record: &Kind| match record {
+        Kind::End(exchange) => Some(exchange.clone()),
+        Kind::Complete(complete) => Some(complete.exchange.clone()),
+        _ => None,
+    };
+    records.iter().filter_map(exchange).collect()
+}
+
+/// The WebSocket messages and parts of messages.
+pub(crate) fn messages(records: Vec<Kind>) -> Vec<WsMessage> {
+    let message = |record| {
+        if let Kind::WsMessage(message) = record {
+            Some(message)
+        } else {
+            None
+        }
+    };
+    records.into_iter().filter_map(message).collect()
+}
