@@ -1,0 +1,44 @@
+//! `proxyctl proxy delete`
+
+use clap::Args;
+use proxyplane_proto::v1::DeleteProxyServiceRequest;
+use serde_json::json;
+
+use super::{super::Context, Named};
+use crate::{error::Error, output, view::Proxy};
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    named: Named,
+    /// Remove its traffic as well.
+    #[arg(long)]
+    purge: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<(), Error> {
+    let proxy = Proxy::from(arguments.named.resolve(context).await?);
+    let name = proxy.full_name();
+    if arguments.purge && !arguments.yes && !output::confirm(&format!("Delete proxy '{name}' and all of its traffic?"))?
+    {
+        return Err(Error::Usage("nothing was deleted".into()));
+    }
+    let request = DeleteProxyServiceRequest {
+        id: proxy.id.clone(),
+        purge: arguments.purge,
+        ..Default::default()
+    };
+    context.client.proxies().delete_proxy_service(request).await?;
+    let traffic = if arguments.purge {
+        "with its traffic"
+    } else {
+        "and its traffic kept"
+    };
+    output::talk(&format!("proxy '{name}' deleted {traffic}"));
+    context
+        .output
+        .changed(&json!({ "id": proxy.id, "name": proxy.name, "deleted": true, "purged": arguments.purge }))
+}

@@ -1,0 +1,213 @@
+//! What can go wrong, what is said about it, and the exit code.
+//!
+//! The exit code follows the reason in the server's answer ([`proxyplane_spec::reasons`]), not the transport.
+
+use std::{collections::HashMap, io};
+
+use proxyplane_spec::reasons;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::{escape, output};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// An argument is wrong; found here, not by clap.
+    #[error("{0}")]
+    Usage(String),
+    /// A name fits several things.
+    #[error("'{name}' is ambiguous; say which: {}", candidates.join(", "))]
+    Ambiguous { name: String, candidates: Vec<String> },
+    /// A name fits nothing.
+    #[error("{what} '{name}' was not found")]
+    NotFound {
+        what: &'static str,
+        name: String,
+        hint: Option<String>,
+    },
+    /// Nobody answers, or the connection broke.
+    #[error("cannot reach {server}: {cause}")]
+    Unreachable { server: String, cause: String },
+    /// The server answered with an error.
+    #[error("{}", .0.message)]
+    Api(Box<ApiError>),
+    /// Not everything is ready.
+    #[error("not ready: {}", .0.join(", "))]
+    NotReady(Vec<String>),
+    /// A file or standard output.
+    #[error("{context}: {source}")]
+    File { context: String, source: io::Error },
+    /// Standard output or the runtime.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// An error that the server answered with.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    code: Code,
+    reason: String,
+    message: String,
+    metadata: HashMap<String, String>,
+    violations: Vec<(String, String)>,
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let info = status.get_details_error_info();
+        let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+            && std::error::Error::source(&status).is_some();
+        if info.is_none() && broken {
+            return Self::Unreachable {
+                server: "the server".to_owned(),
+                cause: root_cause(&status),
+            };
+        }
+        let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
+        let violations = status
+            .get_details_bad_request()
+            .map(|bad| bad.field_violations)
+            .unwrap_or_default();
+        Self::Api(Box::new(ApiError {
+            code: status.code(),
+            reason,
+            message: status.message().to_owned(),
+            metadata,
+            violations: violations.into_iter().map(|v| (v.field, v.description)).collect(),
+        }))
+    }
+}
+
+impl Error {
+    /// Exit code of the program.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self {
+            Self::Usage(_) | Self::Ambiguous { .. } => 2,
+            Self::NotFound { .. } => 4,
+            Self::Unreachable { .. } => 3,
+            Self::Api(api) => api.exit_code(),
+            // A reader that has seen enough, such as `head`, is no failure.
+            Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::NotReady(_) | Self::File { .. } | Self::Io(_) => 1,
+        }
+    }
+
+    /// Is it worth trying again, because the server went away rather than refused?
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        self.exit_code() == 3
+    }
+
+    /// Tells the user, on standard error.
+    pub(crate) fn report(&self) {
+        if self.exit_code() == 0 {
+            return;
+        }
+        output::talk_error(&self.to_string());
+        if let Self::Api(api) = self {
+            for (field, description) in &api.violations {
+                output::talk(&format!("  {}: {}", escape::line(field), escape::line(description)));
+            }
+        }
+        if let Some(hint) = self.hint() {
+            output::talk(&format!("hint: {}", escape::text(&hint)));
+        }
+    }
+
+    /// The next step, where one is known.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { hint, .. } => hint.clone(),
+            Self::Unreachable { .. } => {
+                Some("is it running? `make run` or `proxyplane serve` starts it; --server says where it is".into())
+            }
+            Self::Api(api) => api.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl ApiError {
+    fn exit_code(&self) -> i32 {
+        if let Some(reason) = reasons::by_name(&self.reason) {
+            return i32::from(reason.exit);
+        }
+        // A server that is newer than this program may have reasons that are not known here.
+        match self.code {
+            Code::InvalidArgument | Code::OutOfRange => 2,
+            Code::Unavailable => 3,
+            Code::NotFound => 4,
+            Code::AlreadyExists | Code::Aborted => 5,
+            _ => 1,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let known = reasons::by_name(&self.reason)?;
+        if known == &reasons::PORT_IN_USE {
+            let holder = self.metadata.get("holder_name").or_else(|| self.metadata.get("holder"));
+            return holder
+                .filter(|holder| !self.message.contains(holder.as_str()))
+                .map(|holder| format!("held by {holder}"))
+                .or_else(|| Some("--port 0 picks a free port".into()));
+        }
+        match known.name {
+            "WORKSPACE_NOT_EMPTY" => Some("--force stops and removes its proxies with it; their traffic stays".into()),
+            "BODY_NOT_DECODABLE" | "BODY_TOO_LARGE_TO_DECODE" => Some("--raw gives the bytes as they were sent".into()),
+            "UNAUTHENTICATED" => {
+                Some("the token comes from --token, PROXYCTL_TOKEN or the account that runs `proxyplane serve`".into())
+            }
+            "ETAG_MISMATCH" | "RESTART_REQUIRED" | "ALREADY_STARTING" | "ALREADY_STOPPING" | "INTERNAL" => {
+                Some(known.meaning.to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The innermost cause: what the operating system said.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn api(code: Code, reason: &str) -> Error {
+        Status::with_error_details(
+            code,
+            "no",
+            ErrorDetails::with_error_info(reason, "proxyplane", HashMap::new()),
+        )
+        .into()
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_reason_not_the_transport() {
+        assert_eq!(api(Code::FailedPrecondition, "WORKSPACE_NOT_EMPTY").exit_code(), 5);
+        assert_eq!(api(Code::FailedPrecondition, "WORKER_REJECTED_CONFIG").exit_code(), 2);
+        assert_eq!(api(Code::Unavailable, "WORKER_FAILED").exit_code(), 1);
+        assert_eq!(api(Code::Unavailable, "STORAGE_UNAVAILABLE").exit_code(), 3);
+    }
+
+    #[test]
+    fn a_reason_from_a_newer_server_falls_back_to_the_code() {
+        assert_eq!(api(Code::NotFound, "NEVER_HEARD").exit_code(), 4);
+        assert_eq!(api(Code::Aborted, "NEVER_HEARD").exit_code(), 5);
+        assert_eq!(api(Code::Internal, "NEVER_HEARD").exit_code(), 1);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        assert_eq!(Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit_code(), 0);
+    }
+}

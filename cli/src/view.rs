@@ -1,0 +1,33 @@
+//! What the API's messages look like as JSON and in tables. Names of fields are a contract: scripts read them.
+
+mod detail;
+mod exchange;
+mod head;
+mod proxy;
+mod websocket;
+mod workspace;
+
+pub(crate) use detail::Detail;
+pub(crate) use exchange::Exchange;
+pub(crate) use proxy::Proxy;
+pub(crate) use websocket::{Connection, Message};
+pub(crate) use workspace::Workspace;
+
+use prost_types::Timestamp;
+
+use crate::when;
+
+/// RFC 3339, or null.
+fn time(at: Option<&Timestamp>) -> Option<String> {
+    at.and_then(when::rfc3339)
+}
+
+/// What the API says with an empty text, JSON says with null.
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// The last part of an enum's name in lower case: `PROXY_STATE_RUNNING` without its prefix is `running`.
+fn variant(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+}

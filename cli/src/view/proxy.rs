@@ -1,0 +1,172 @@
+//! A ProxyService with what is observed of it.
+
+use proxyplane_proto::v1::{self, ProxyState};
+use serde::Serialize;
+
+use super::{some, time, variant};
+use crate::{
+    output::{Row, Text, Tone},
+    when,
+};
+
+#[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+pub(crate) struct Proxy {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) workspace: String,
+    workspace_id: String,
+    kind: String,
+    host: String,
+    port: u32,
+    verbose: bool,
+    log_out_of_scope: bool,
+    enabled: bool,
+    pub(crate) state: String,
+    /// Of the worker; null when there is none.
+    pub(crate) pid: Option<i32>,
+    started_at: Option<String>,
+    uptime_seconds: u64,
+    requests: u64,
+    websockets: u64,
+    open_connections: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// Exchanges committed since creation.
+    stored: u64,
+    /// Records not yet committed.
+    backlog: u64,
+    listening: Vec<String>,
+    insecure_upstream: bool,
+    extra_ca_pem: Option<String>,
+    passthrough_hosts: Vec<String>,
+    capture_limit: Option<u64>,
+    revision: i64,
+    applied_revision: Option<i64>,
+    applied_at: Option<String>,
+    rejected_at: Option<String>,
+    pub(crate) last_error: Option<String>,
+    last_exit: Option<String>,
+    restarts: u32,
+    worker_version: Option<String>,
+    etag: String,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+}
+
+impl From<v1::ProxyService> for Proxy {
+    fn from(from: v1::ProxyService) -> Self {
+        let kind = variant(from.kind().as_str_name(), "PROXY_KIND_");
+        let status = from.status.unwrap_or_default();
+        let capture = from.capture.unwrap_or_default();
+        Self {
+            id: from.id,
+            name: from.name,
+            workspace: from.workspace_code,
+            workspace_id: from.workspace_id,
+            kind,
+            host: from.host,
+            port: from.port,
+            verbose: from.verbose,
+            log_out_of_scope: from.log_out_of_scope,
+            enabled: from.enabled,
+            state: variant(status.state().as_str_name(), "PROXY_STATE_"),
+            pid: (status.pid != 0).then_some(status.pid),
+            started_at: time(status.started_at.as_ref()),
+            uptime_seconds: status
+                .uptime
+                .map_or(0, |uptime| u64::try_from(uptime.seconds).unwrap_or(0)),
+            requests: status.requests,
+            websockets: status.websockets,
+            open_connections: status.open_connections,
+            bytes_in: status.bytes_in,
+            bytes_out: status.bytes_out,
+            stored: status.stored,
+            backlog: status.backlog,
+            listening: status.listening,
+            insecure_upstream: capture.insecure_upstream,
+            extra_ca_pem: some(capture.extra_ca_pem),
+            passthrough_hosts: capture.passthrough_hosts,
+            capture_limit: capture.capture_limit,
+            revision: from.revision,
+            applied_revision: (status.applied_revision != 0).then_some(status.applied_revision),
+            applied_at: time(status.applied_at.as_ref()),
+            rejected_at: time(status.rejected_at.as_ref()),
+            last_error: some(status.last_error),
+            last_exit: some(status.last_exit),
+            restarts: status.restarts,
+            worker_version: some(status.worker_version),
+            etag: from.etag,
+            created_at: time(from.created_at.as_ref()),
+            updated_at: time(from.updated_at.as_ref()),
+        }
+    }
+}
+
+impl Proxy {
+    /// `WORKSPACE/NAME`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}/{}", self.workspace, self.name)
+    }
+
+    /// `host:port`, as a client needs it.
+    pub(crate) fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The state in its colour.
+    pub(crate) fn state_text(&self) -> Text {
+        let state_of = |state: ProxyState| variant(state.as_str_name(), "PROXY_STATE_");
+        let tone = if self.state == state_of(ProxyState::Running) {
+            Tone::Good
+        } else if self.state == state_of(ProxyState::Stopped) {
+            Tone::Faint
+        } else if [ProxyState::Crashed, ProxyState::Failed]
+            .map(state_of)
+            .contains(&self.state)
+        {
+            Tone::Bad
+        } else {
+            Tone::Notice
+        };
+        Text::new(&self.state, tone)
+    }
+
+    fn uptime(&self) -> String {
+        if self.pid.is_some() {
+            when::uptime(self.uptime_seconds)
+        } else {
+            "-".to_owned()
+        }
+    }
+}
+
+impl Row for Proxy {
+    const COLUMNS: &'static [&'static str] = &[
+        "*NAME",
+        "STATE",
+        "LISTENS ON",
+        "UPTIME",
+        "REQUESTS",
+        "STORED",
+        "BACKLOG",
+        "ID",
+    ];
+
+    fn cells(&self) -> Vec<Text> {
+        vec![
+            Text::plain(self.full_name()),
+            self.state_text(),
+            Text::plain(self.address()),
+            Text::plain(self.uptime()),
+            Text::plain(self.requests.to_string()),
+            Text::plain(self.stored.to_string()),
+            Text::plain(self.backlog.to_string()),
+            Text::new(&self.id, Tone::Faint),
+        ]
+    }
+}
