@@ -22,7 +22,7 @@ use relay::{End, Fault, Leg};
 use track::{Sequence, Track};
 
 /// After one side has ended, the other one may go on for as long as it says something this often.
-const HALF_CLOSED_IDLE: Duration = Duration::from_secs(60);
+const HALF_CLOSED_IDLE: Duration = Duration::from_mins(1);
 /// A stop spreads its Close frames over this time, so that a thousand clients do not reconnect at once.
 const CLOSE_JITTER_MS: u64 = 2_000;
 

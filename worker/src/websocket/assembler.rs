@@ -25,7 +25,7 @@ pub(super) struct Part {
     /// Captured bytes, at most [`CHUNK_MAX`].
     pub(super) payload: Vec<u8>,
     /// From 0.
-    pub(super) part: u32,
+    pub(super) index: u32,
     pub(super) last: bool,
     /// Size of the whole message, inflated; 0 unless `last`.
     pub(super) size: u64,
@@ -297,12 +297,12 @@ impl Message {
     }
 
     fn part(&mut self) -> Part {
-        let (opcode, compressed, part) = (self.opcode, self.compressed, self.parts);
+        let (opcode, compressed, index) = (self.opcode, self.compressed, self.parts);
         self.parts += 1;
         Part {
             opcode,
             compressed,
-            part,
+            index,
             payload: std::mem::take(&mut self.held),
             ..Part::default()
         }

@@ -31,6 +31,7 @@ pub(super) mod opcode {
     pub(crate) const CLOSE: u8 = 8;
     #[cfg(test)]
     pub(crate) const PING: u8 = 9;
+    #[cfg(test)]
     pub(crate) const PONG: u8 = 10;
 }
 

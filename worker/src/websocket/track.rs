@@ -150,7 +150,7 @@ impl<'a> Track<'a> {
     async fn record(&mut self, part: Part) {
         // Control frames may come between the parts of a data message, which keeps its number.
         let control = part.opcode >= opcode::CLOSE;
-        let sequence = if part.part > 0 {
+        let sequence = if part.index > 0 {
             self.current
         } else {
             self.sequence.next()
@@ -164,7 +164,7 @@ impl<'a> Track<'a> {
         let message = WsMessage {
             exchange_id: Bytes::new(),
             sequence,
-            part: part.part,
+            part: part.index,
             side: self.side.into(),
             opcode: part.opcode.into(),
             at_us: wall_clock_us(),

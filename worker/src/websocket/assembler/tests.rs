@@ -9,11 +9,11 @@ fn frame(fin: bool, reserved: u8, opcode: u8, mask: Option<[u8; 4]>, payload: &[
     match payload.len() {
         length @ 0..=125 => bytes.push(masked | length as u8),
         length @ 126..=0xffff => {
-            bytes.push(masked | 126);
+            bytes.push(masked | 0x7e);
             bytes.extend((length as u16).to_be_bytes());
         }
         length => {
-            bytes.push(masked | 127);
+            bytes.push(masked | 0x7f);
             bytes.extend((length as u64).to_be_bytes());
         }
     }
@@ -108,7 +108,7 @@ fn long_messages_come_in_parts_and_are_cut_at_the_limit() {
     let all = parts(&mut Assembler::new(MIB, None), &text(&payload), &[16_000]).unwrap();
     assert!(all.len() > 3);
     assert_eq!(
-        all.iter().map(|part| part.part).collect::<Vec<_>>(),
+        all.iter().map(|part| part.index).collect::<Vec<_>>(),
         (0..all.len() as u32).collect::<Vec<_>>()
     );
     assert_eq!(messages(&all), [(1, payload.clone(), 200_000, false)]);
