@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use proxyplane_record::{Exchange, Kind, WsMessage, frame};
+use proxyplane_record::{Exchange, Kind, WsMessage};
 
 use crate::capture::Capture;
 use crate::service::Drain;
@@ -16,17 +15,7 @@ pub(crate) fn capture() -> (Arc<Capture>, Drain) {
 
 /// Takes every record made so far out of the queue. Once per capture.
 pub(crate) async fn records(capture: &Capture) -> Vec<Kind> {
-    let queue = capture.queue();
-    let sender = queue.resume(0).unwrap();
-    let mut records = Vec::new();
-    while queue.empty().now_or_never().is_none() {
-        let mut batch = queue.next(sender).await.unwrap();
-        while let Some(frame) = frame::take(&mut batch.frames).unwrap() {
-            records.extend(frame.record().unwrap().kind);
-        }
-        queue.ack(batch.next).unwrap();
-    }
-    records
+    capture.queue().take_all()
 }
 
 /// The exchanges that are over, in the order of their ends, with their captured bodies if those came along.

@@ -8,12 +8,14 @@ use std::{
 use bytes::Bytes;
 use proxyplane_record::{
     BodyChunk, Complete, Exchange, ExchangeKind, ExchangeState, INLINE_BODY_MAX, Kind, Record, Side, WsMessage,
-    error_code,
+    error_code, frame,
 };
 use proxyplane_spec::limits;
 
 use super::{Capture, Start, body::Body, lock};
 
+/// Most bytes of all texts of a record; what is left of a frame is for bodies and the rest.
+const TEXTS_MAX: usize = frame::PAYLOAD_MAX - 2 * INLINE_BODY_MAX;
 /// Most bytes of an error's detail that are kept.
 const DETAIL_MAX: usize = 4 * 1024;
 
@@ -337,16 +339,30 @@ impl Cell {
     }
 }
 
-/// Cuts what has no limit elsewhere, so that no record comes near the longest frame.
+/// Cuts what would make the record too long for a frame, the least telling last. With the limits on heads this takes
+/// a flood of 1xx answers.
 fn clip(exchange: &mut Exchange) {
-    let max = limits::HEAD_BYTES_MAX + 1024;
-    for field in [
-        &mut exchange.request_head,
-        &mut exchange.response_head,
-        &mut exchange.informational_heads,
-        &mut exchange.request_trailers,
-        &mut exchange.response_trailers,
-    ] {
-        field.truncate(max);
+    let mut left = TEXTS_MAX;
+    let texts = [
+        Some(&mut exchange.method),
+        Some(&mut exchange.host),
+        Some(&mut exchange.path),
+        exchange.query.as_mut(),
+        Some(&mut exchange.request_content_type),
+        Some(&mut exchange.request_content_encoding),
+        Some(&mut exchange.response_content_type),
+        Some(&mut exchange.response_content_encoding),
+        Some(&mut exchange.request_head),
+        Some(&mut exchange.response_head),
+        Some(&mut exchange.request_trailers),
+        Some(&mut exchange.response_trailers),
+        Some(&mut exchange.informational_heads),
+    ];
+    for text in texts.into_iter().flatten() {
+        text.truncate(left);
+        left -= text.len();
     }
 }
+
+#[cfg(test)]
+mod tests;
