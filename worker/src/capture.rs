@@ -22,13 +22,13 @@ use bytes::{Bytes, BytesMut};
 use proxyplane_record::{Exchange, ExchangeKind, Kind, Record};
 use tokio::sync::mpsc;
 
+use self::open::OpenExchanges;
+pub use self::recorder::Recorder;
 pub(crate) use self::{
     access_log::AccessLog,
     open::sweep,
     queue::{AckError, Queue, Sender},
 };
-pub use self::recorder::Recorder;
-use self::open::OpenExchanges;
 use crate::service::{Drain, Stats};
 
 /// Updates on their way to watchers; when it is full the next ones are dropped, which live updates allow.
@@ -92,7 +92,9 @@ impl Capture {
 
     fn tell_watchers(&self, exchange: &Exchange) {
         if self.watched.load(Relaxed) {
-            let record = Record { kind: Some(Kind::Head(exchange.clone())) };
+            let record = Record {
+                kind: Some(Kind::Head(exchange.clone())),
+            };
             let mut payload = BytesMut::new();
             // Encoding into a growing buffer cannot fail, and a full channel means a watcher that is behind.
             if prost::Message::encode(&record, &mut payload).is_ok() {
@@ -124,13 +126,21 @@ pub struct Start {
 impl Start {
     /// An exchange that begins now.
     pub fn new(client: Bytes, kind: ExchangeKind, capture_limit: u64) -> Self {
-        Self { client, kind, capture_limit, began: Instant::now(), began_at_us: wall_clock_us() }
+        Self {
+            client,
+            kind,
+            capture_limit,
+            began: Instant::now(),
+            began_at_us: wall_clock_us(),
+        }
     }
 }
 
 /// Wall time, microseconds since 1970. For stamps only: durations are measured with [`Instant`].
 pub fn wall_clock_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
 }
 
 /// Locks `mutex`. What it guards is valid between any two statements here, so a panic elsewhere does not spoil it.

@@ -88,9 +88,15 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<Handoff, HandoffError> {
         let (addresses, descriptors) = (manifest.listeners.len(), descriptors.len());
         return Err(HandoffError::Count { addresses, descriptors });
     }
-    let listeners: Result<_, _> =
-        descriptors.into_iter().zip(&manifest.listeners).map(|(socket, expected)| check(socket, *expected)).collect();
-    Ok(Handoff { listeners: listeners?, manifest })
+    let listeners: Result<_, _> = descriptors
+        .into_iter()
+        .zip(&manifest.listeners)
+        .map(|(socket, expected)| check(socket, *expected))
+        .collect();
+    Ok(Handoff {
+        listeners: listeners?,
+        manifest,
+    })
 }
 
 fn check(socket: OwnedFd, expected: SocketAddr) -> Result<TcpListener, HandoffError> {
@@ -98,7 +104,9 @@ fn check(socket: OwnedFd, expected: SocketAddr) -> Result<TcpListener, HandoffEr
         return Err(HandoffError::NotListening(expected));
     }
     let listener = TcpListener::from(socket);
-    let actual = listener.local_addr().map_err(|_| HandoffError::NotListening(expected))?;
+    let actual = listener
+        .local_addr()
+        .map_err(|_| HandoffError::NotListening(expected))?;
     if actual != expected {
         return Err(HandoffError::Address { expected, actual });
     }
@@ -136,7 +144,10 @@ fn receive_message(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), Ha
     Ok((buffer, descriptors))
 }
 
-#[expect(unsafe_code, reason = "nix hands out received descriptors as numbers; this is where they get their owner")]
+#[expect(
+    unsafe_code,
+    reason = "nix hands out received descriptors as numbers; this is where they get their owner"
+)]
 fn own(raw: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just made this descriptor for us with recvmsg, and nothing else knows its number.
     unsafe { OwnedFd::from_raw_fd(raw) }
@@ -173,8 +184,19 @@ mod tests {
         let (ours, theirs) = pair();
         let text = serde_json::to_vec(manifest).unwrap();
         let control = [ControlMessage::ScmRights(sockets)];
-        let control = if sockets.is_empty() { &control[..0] } else { &control[..] };
-        sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&text)], control, MsgFlags::empty(), None).unwrap();
+        let control = if sockets.is_empty() {
+            &control[..0]
+        } else {
+            &control[..]
+        };
+        sendmsg::<()>(
+            ours.as_raw_fd(),
+            &[IoSlice::new(&text)],
+            control,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
         receive(theirs.as_fd())
     }
 
@@ -203,9 +225,27 @@ mod tests {
     fn a_missing_descriptor_is_refused() {
         let (socket, address) = listener();
         let error = hand_over(&manifest(vec![address, address]), &[socket.as_raw_fd()]).unwrap_err();
-        assert!(matches!(error, HandoffError::Count { addresses: 2, descriptors: 1 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                HandoffError::Count {
+                    addresses: 2,
+                    descriptors: 1
+                }
+            ),
+            "{error}"
+        );
         let error = hand_over(&manifest(vec![address]), &[]).unwrap_err();
-        assert!(matches!(error, HandoffError::Count { addresses: 1, descriptors: 0 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                HandoffError::Count {
+                    addresses: 1,
+                    descriptors: 0
+                }
+            ),
+            "{error}"
+        );
     }
 
     #[test]
@@ -221,7 +261,10 @@ mod tests {
 
     #[test]
     fn a_message_that_does_not_fit_is_an_error() {
-        let long = Manifest { nonce: "0".repeat(MANIFEST_MAX), ..manifest(Vec::new()) };
+        let long = Manifest {
+            nonce: "0".repeat(MANIFEST_MAX),
+            ..manifest(Vec::new())
+        };
         assert!(matches!(hand_over(&long, &[]).unwrap_err(), HandoffError::Cut));
     }
 
@@ -236,7 +279,10 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        let next = Manifest { version: HANDOFF_VERSION + 1, ..manifest(Vec::new()) };
+        let next = Manifest {
+            version: HANDOFF_VERSION + 1,
+            ..manifest(Vec::new())
+        };
         assert!(matches!(hand_over(&next, &[]).unwrap_err(), HandoffError::Version(_)));
     }
 }

@@ -39,10 +39,16 @@ impl Link {
     pub(crate) fn new(manifest: &Manifest) -> Result<Self, MalformedNonce> {
         let identity = wire::Identity {
             epoch: Bytes::copy_from_slice(manifest.epoch.0.as_bytes()),
-            nonce: parse_hex(&manifest.nonce).filter(|nonce| nonce.len() == NONCE).ok_or(MalformedNonce)?.into(),
+            nonce: parse_hex(&manifest.nonce)
+                .filter(|nonce| nonce.len() == NONCE)
+                .ok_or(MalformedNonce)?
+                .into(),
             service_id: Bytes::copy_from_slice(manifest.service_id.0.as_bytes()),
         };
-        Ok(Self { path: manifest.link.clone(), identity })
+        Ok(Self {
+            path: manifest.link.clone(),
+            identity,
+        })
     }
 
     /// A connection of its own.
@@ -53,13 +59,21 @@ impl Link {
             async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
         });
         // The URI only fills the `:authority`; the connector knows where to go.
-        let channel = Endpoint::from_static("http://link").connect_with_connector(connector).await?;
+        let channel = Endpoint::from_static("http://link")
+            .connect_with_connector(connector)
+            .await?;
         Ok(WorkerLinkServiceClient::new(channel))
     }
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).map(|value| value as u8))
+        .collect();
     let digits = digits?;
-    digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

@@ -89,7 +89,12 @@ impl DataPlane {
             for listener in listeners {
                 let listener = listener.try_clone()?;
                 let (service, serve) = (Arc::clone(service), serve.clone());
-                let acceptor = Acceptor { service, lanes: Arc::clone(&lanes), index, serve };
+                let acceptor = Acceptor {
+                    service,
+                    lanes: Arc::clone(&lanes),
+                    index,
+                    serve,
+                };
                 lanes[index].handle.spawn(acceptor.run(listener));
             }
         }
@@ -98,7 +103,10 @@ impl DataPlane {
 }
 
 fn spawn_lane(index: usize) -> io::Result<(Lane, oneshot::Sender<()>)> {
-    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(LOOKUPS).build()?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(LOOKUPS)
+        .build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel();
     thread::Builder::new().name(format!("data-{index}")).spawn(move || {
@@ -106,7 +114,13 @@ fn spawn_lane(index: usize) -> io::Result<(Lane, oneshot::Sender<()>)> {
         let _ = runtime.block_on(stopped);
         runtime.shutdown_background();
     })?;
-    Ok((Lane { handle, open: Arc::default() }, stop))
+    Ok((
+        Lane {
+            handle,
+            open: Arc::default(),
+        },
+        stop,
+    ))
 }
 
 struct Acceptor<S> {
@@ -152,7 +166,11 @@ impl<S: Serve> Acceptor<S> {
     /// Serves the connection on this thread, or on another that has clearly less to do.
     fn place(&self, stream: TcpStream, peer: SocketAddr) {
         let own = &self.lanes[self.index];
-        let least = self.lanes.iter().min_by_key(|lane| lane.open.load(Relaxed)).unwrap_or(own);
+        let least = self
+            .lanes
+            .iter()
+            .min_by_key(|lane| lane.open.load(Relaxed))
+            .unwrap_or(own);
         if own.open.load(Relaxed) < least.open.load(Relaxed) + IMBALANCE {
             self.spawn(own, async move { Ok(stream) }, peer);
         } else {
@@ -161,7 +179,12 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    fn spawn(&self, lane: &Lane, stream: impl Future<Output = io::Result<TcpStream>> + Send + 'static, peer: SocketAddr) {
+    fn spawn(
+        &self,
+        lane: &Lane,
+        stream: impl Future<Output = io::Result<TcpStream>> + Send + 'static,
+        peer: SocketAddr,
+    ) {
         let (service, serve) = (Arc::clone(&self.service), self.serve.clone());
         let counted = Counted::new(&lane.open);
         let connection = async move {

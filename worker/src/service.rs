@@ -33,7 +33,13 @@ impl Service {
     pub fn new(config: ServiceConfig, capture: Arc<Capture>, drain: Drain, listeners: Vec<SocketAddr>) -> Arc<Self> {
         capture.set_verbose(config.verbose);
         let stats = Arc::clone(capture.stats());
-        Arc::new(Self { config: ArcSwap::from_pointee(config), capture, stats, drain, listeners })
+        Arc::new(Self {
+            config: ArcSwap::from_pointee(config),
+            capture,
+            stats,
+            drain,
+            listeners,
+        })
     }
 
     /// The configuration in force. An exchange keeps the one it began with.

@@ -4,11 +4,7 @@
 //! happens and at most every [`PAUSE`] when much does. What passed is foreign: everything that is not printable ASCII
 //! is escaped.
 
-use std::{
-    io::Write,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{io::Write, sync::Mutex, time::Duration};
 
 use proxyplane_record::{Exchange, ExchangeKind};
 use time::{OffsetDateTime, macros::format_description};
@@ -87,7 +83,10 @@ impl AccessLog {
         let dropped = std::mem::take(&mut buffer.dropped);
         if dropped > 0 {
             // A Vec takes every write.
-            let _ = writeln!(buffer.lines, "{dropped} lines were dropped: more exchanges than the log can take");
+            let _ = writeln!(
+                buffer.lines,
+                "{dropped} lines were dropped: more exchanges than the log can take"
+            );
         }
         buffer.writing = !buffer.lines.is_empty();
         std::mem::swap(&mut buffer.lines, spare);
@@ -121,14 +120,27 @@ impl Clock {
 fn write_line(out: &mut Vec<u8>, exchange: &Exchange) {
     escape(out, &exchange.client, usize::MAX);
     out.push(b' ');
-    escape(out, if exchange.method.is_empty() { b"-" } else { &exchange.method }, 64);
+    escape(
+        out,
+        if exchange.method.is_empty() {
+            b"-"
+        } else {
+            &exchange.method
+        },
+        64,
+    );
     out.push(b' ');
     write_url(out, exchange);
     let _ = write!(out, " {} ", exchange.status);
     write_size(out, exchange.request_size);
     out.push(b'/');
     write_size(out, exchange.response_size);
-    let _ = write!(out, " {}.{:03}ms", exchange.duration_us / 1_000, exchange.duration_us % 1_000);
+    let _ = write!(
+        out,
+        " {}.{:03}ms",
+        exchange.duration_us / 1_000,
+        exchange.duration_us % 1_000
+    );
     if !exchange.error.is_empty() {
         out.push(b' ');
         escape(out, &exchange.error, 64);
@@ -174,7 +186,9 @@ fn escape(out: &mut Vec<u8>, text: &[u8], max: usize) {
 
 /// The same, but blanks stay.
 fn escape_text(out: &mut Vec<u8>, text: &[u8], max: usize) {
-    escape_where(out, text, max, |byte| byte == b' ' || (byte.is_ascii_graphic() && byte != b'\\'));
+    escape_where(out, text, max, |byte| {
+        byte == b' ' || (byte.is_ascii_graphic() && byte != b'\\')
+    });
 }
 
 fn escape_where(out: &mut Vec<u8>, text: &[u8], max: usize, plain: impl Fn(u8) -> bool) {
@@ -244,15 +258,31 @@ mod tests {
             ..exchange()
         };
         let line = line(&hostile);
-        assert!(line.contains(r"G\x1b[31m https://example.com/\x0d\x0afake\x20line\x20\xff\x5c?q=1"), "{line}");
-        assert!(line.ends_with("internal: two words\\x07\n") && line.matches('\n').count() == 1, "{line}");
+        assert!(
+            line.contains(r"G\x1b[31m https://example.com/\x0d\x0afake\x20line\x20\xff\x5c?q=1"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("internal: two words\\x07\n") && line.matches('\n').count() == 1,
+            "{line}"
+        );
     }
 
     #[test]
     fn ports_and_ipv6_hosts_are_shown_as_in_urls() {
-        let odd = Exchange { host: Bytes::from_static(b"::1"), port: 8443, query: None, ..exchange() };
+        let odd = Exchange {
+            host: Bytes::from_static(b"::1"),
+            port: 8443,
+            query: None,
+            ..exchange()
+        };
         assert!(line(&odd).contains(" https://[::1]:8443/a 200"));
-        let tunnel = Exchange { kind: ExchangeKind::Tunnel.into(), path: Bytes::new(), query: None, ..exchange() };
+        let tunnel = Exchange {
+            kind: ExchangeKind::Tunnel.into(),
+            path: Bytes::new(),
+            query: None,
+            ..exchange()
+        };
         assert!(line(&tunnel).contains(" example.com:443 200"));
     }
 

@@ -16,7 +16,11 @@ pub(super) struct Body {
 
 impl Body {
     pub(super) fn new(side: Side) -> Self {
-        Self { side, held: Vec::new(), offset: 0 }
+        Self {
+            side,
+            held: Vec::new(),
+            offset: 0,
+        }
     }
 
     pub(super) fn side(&self) -> Side {

@@ -60,15 +60,26 @@ impl OpenExchanges {
     /// Forgets `cell`, unless the sweeper has just taken it out of its slot.
     pub(super) fn remove(&self, slot: usize, cell: &Cell) {
         let mut entries = lock(&self.entries);
-        if entries.slab.get(slot).is_some_and(|entry| std::ptr::eq(Arc::as_ptr(&entry.cell), cell)) {
+        if entries
+            .slab
+            .get(slot)
+            .is_some_and(|entry| std::ptr::eq(Arc::as_ptr(&entry.cell), cell))
+        {
             entries.slab.remove(slot);
         }
     }
 
     fn take_due(&self, now: Instant) -> Vec<Arc<Cell>> {
         let slab = &mut lock(&self.entries).slab;
-        let due: Vec<usize> = slab.iter().filter(|(_, entry)| entry.due <= now).map(|(slot, _)| slot).collect();
-        due.into_iter().filter_map(|slot| slab.try_remove(slot)).map(|entry| entry.cell).collect()
+        let due: Vec<usize> = slab
+            .iter()
+            .filter(|(_, entry)| entry.due <= now)
+            .map(|(slot, _)| slot)
+            .collect();
+        due.into_iter()
+            .filter_map(|slot| slab.try_remove(slot))
+            .map(|entry| entry.cell)
+            .collect()
     }
 
     /// Stops the ticking if nothing is open.

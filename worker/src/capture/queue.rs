@@ -144,12 +144,13 @@ impl Queue {
 
     /// Waits until another exchange may begin.
     pub(crate) async fn room(&self) {
-        self.wait_until(|queue| queue.has_room()).await;
+        self.wait_until(Self::has_room).await;
     }
 
     /// Waits until more of a body or another message may come.
     pub(crate) async fn room_for_bulk(&self) {
-        self.wait_until(|queue| queue.has_room() && queue.bulk.load(Relaxed) < BULK_MAX.min(queue.limit)).await;
+        self.wait_until(|queue| queue.has_room() && queue.bulk.load(Relaxed) < BULK_MAX.min(queue.limit))
+            .await;
     }
 
     /// Waits until everything is acknowledged.
@@ -268,11 +269,20 @@ impl State {
         let frames = std::mem::take(&mut self.open).freeze();
         self.capacity = frames.len().min(BATCH_FULL);
         let bulk = std::mem::take(&mut self.open_bulk);
-        self.batches.push_back(Batch { first: self.open_first, next: self.next_seq, frames, bulk });
+        self.batches.push_back(Batch {
+            first: self.open_first,
+            next: self.next_seq,
+            frames,
+            bulk,
+        });
     }
 
     fn unsent(&self) -> usize {
-        if self.sent < self.batches.len() { usize::MAX } else { self.open.len() }
+        if self.sent < self.batches.len() {
+            usize::MAX
+        } else {
+            self.open.len()
+        }
     }
 
     fn next(&mut self, sender: Sender, hurry: bool) -> Next {
@@ -304,12 +314,20 @@ impl State {
     fn check(&self, acked: u64) -> Result<(), AckError> {
         let oldest = self.batches.front().map_or(self.open_start(), |batch| batch.first);
         let newest = self.open_start();
-        if (oldest..=newest).contains(&acked) { Ok(()) } else { Err(AckError { acked, oldest, newest }) }
+        if (oldest..=newest).contains(&acked) {
+            Ok(())
+        } else {
+            Err(AckError { acked, oldest, newest })
+        }
     }
 
     /// Sequence number after the last closed batch.
     fn open_start(&self) -> u64 {
-        if self.open.is_empty() { self.next_seq } else { self.open_first }
+        if self.open.is_empty() {
+            self.next_seq
+        } else {
+            self.open_first
+        }
     }
 }
 

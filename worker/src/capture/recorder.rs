@@ -10,7 +10,6 @@ use proxyplane_record::{
     BodyChunk, Complete, Exchange, ExchangeKind, ExchangeState, INLINE_BODY_MAX, Kind, Record, Side, WsMessage,
     error_code, frame,
 };
-use proxyplane_spec::limits;
 
 use super::{Capture, Start, body::Body, lock};
 
@@ -60,7 +59,15 @@ impl Recorder {
             ..Exchange::default()
         };
         let (request, response) = (Body::new(Side::Request), Body::new(Side::Response));
-        let state = State { exchange, request, response, opened: false, announced: false, finished: false, slot: None };
+        let state = State {
+            exchange,
+            request,
+            response,
+            opened: false,
+            announced: false,
+            finished: false,
+            slot: None,
+        };
         let cell = Arc::new(Cell {
             capture: Arc::clone(capture),
             id,
@@ -118,7 +125,11 @@ impl Recorder {
     /// The first byte of the answer arrived; later calls change nothing.
     pub fn first_byte(&self) {
         let elapsed = self.cell.elapsed_us();
-        lock(&self.cell.state).exchange.timings.first_byte_us.get_or_insert(elapsed);
+        lock(&self.cell.state)
+            .exchange
+            .timings
+            .first_byte_us
+            .get_or_insert(elapsed);
     }
 
     /// Gives the exchange its row now: a WebSocket or tunnel that begins to carry. Others get one after two seconds.
@@ -173,11 +184,20 @@ impl Drop for Recorder {
             return;
         }
         if std::thread::panicking() {
-            state.fail(error_code::INTERNAL, Bytes::from_static(b"the connection's task panicked"));
+            state.fail(
+                error_code::INTERNAL,
+                Bytes::from_static(b"the connection's task panicked"),
+            );
         } else if self.cell.capture.drain.expired() {
-            state.fail(error_code::DRAINED, Bytes::from_static(b"the service stopped before this was over"));
+            state.fail(
+                error_code::DRAINED,
+                Bytes::from_static(b"the service stopped before this was over"),
+            );
         } else {
-            state.fail(error_code::CLIENT_ABORTED, Bytes::from_static(b"the connection ended before this was over"));
+            state.fail(
+                error_code::CLIENT_ABORTED,
+                Bytes::from_static(b"the connection ended before this was over"),
+            );
         }
         self.cell.finish(&mut state);
     }
@@ -197,19 +217,31 @@ impl State {
     }
 
     fn body(&mut self, side: Side) -> &mut Body {
-        if side == Side::Request { &mut self.request } else { &mut self.response }
+        if side == Side::Request {
+            &mut self.request
+        } else {
+            &mut self.response
+        }
     }
 
     /// Counts `len` bytes of a body and says how many of them are to be captured.
     fn admit(&mut self, side: Side, len: usize, limit: u64) -> usize {
         let exchange = &mut self.exchange;
-        let (size, captured, truncated) = if side == Side::Request {
-            (&mut exchange.request_size, &mut exchange.request_captured, &mut exchange.request_truncated)
+        let (passed, captured, truncated) = if side == Side::Request {
+            (
+                &mut exchange.request_size,
+                &mut exchange.request_captured,
+                &mut exchange.request_truncated,
+            )
         } else {
-            (&mut exchange.response_size, &mut exchange.response_captured, &mut exchange.response_truncated)
+            (
+                &mut exchange.response_size,
+                &mut exchange.response_captured,
+                &mut exchange.response_truncated,
+            )
         };
         let kept = (len as u64).min(limit.saturating_sub(*captured));
-        *size += len as u64;
+        *passed += len as u64;
         *captured += kept;
         *truncated |= kept < len as u64;
         kept as usize
@@ -281,7 +313,12 @@ impl Cell {
 
     fn write_chunk(&self, side: Side, offset: u64, data: Bytes) {
         let exchange_id = self.id.clone();
-        self.put(Kind::BodyChunk(BodyChunk { exchange_id, side: side.into(), offset, data }));
+        self.put(Kind::BodyChunk(BodyChunk {
+            exchange_id,
+            side: side.into(),
+            offset,
+            data,
+        }));
     }
 
     fn finish(&self, state: &mut State) {
@@ -306,7 +343,11 @@ impl Cell {
             Kind::End(exchange)
         } else {
             let (request_body, response_body) = (state.request.take(), state.response.take());
-            Kind::Complete(Complete { exchange, request_body, response_body })
+            Kind::Complete(Complete {
+                exchange,
+                request_body,
+                response_body,
+            })
         });
     }
 
@@ -328,7 +369,11 @@ impl Cell {
         if state.slot.is_none() {
             let open = &self.capture.open;
             let cell = Arc::clone(self);
-            state.slot = Some(if state.opened { open.insert_holding(cell) } else { open.insert_new(cell) });
+            state.slot = Some(if state.opened {
+                open.insert_holding(cell)
+            } else {
+                open.insert_new(cell)
+            });
         }
     }
 

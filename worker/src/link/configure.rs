@@ -13,7 +13,11 @@ use crate::{
 
 /// Builds everything that `config` asks for and puts nothing in force.
 pub(super) fn build(config: wire::WorkerConfig, authority: Arc<Authority>) -> Result<ServiceConfig, Vec<Violation>> {
-    if let Some(missing) = config.required_features.iter().find(|name| !FEATURES.contains(&name.as_str())) {
+    if let Some(missing) = config
+        .required_features
+        .iter()
+        .find(|name| !FEATURES.contains(&name.as_str()))
+    {
         let description = format!("this worker's build lacks '{missing}'; upgrade the worker");
         return Err(vec![Violation::new("required_features", description)]);
     }
@@ -27,7 +31,14 @@ pub(super) fn build(config: wire::WorkerConfig, authority: Arc<Authority>) -> Re
     })?;
     let tls = Tls::build(&spec, authority)?;
     let (revision, name, verbose) = (config.revision, config.service_name, config.verbose);
-    Ok(ServiceConfig { revision, name, verbose, spec, control_addresses, tls })
+    Ok(ServiceConfig {
+        revision,
+        name,
+        verbose,
+        spec,
+        control_addresses,
+        tls,
+    })
 }
 
 /// As the link says them.
@@ -43,7 +54,8 @@ fn addresses(texts: &[String]) -> Result<Vec<SocketAddr>, Violation> {
         .iter()
         .enumerate()
         .map(|(index, text)| {
-            text.parse().map_err(|_| Violation::new(format!("control_addresses[{index}]"), "must be ip:port"))
+            text.parse()
+                .map_err(|_| Violation::new(format!("control_addresses[{index}]"), "must be ip:port"))
         })
         .collect()
 }

@@ -72,14 +72,23 @@ fn requests(
         async move {
             let sender = match step {
                 Step::Introduce(identity, resumed) => {
-                    let request = wire::RecordsRequest { identity: Some(identity), frames: Bytes::new() };
+                    let request = wire::RecordsRequest {
+                        identity: Some(identity),
+                        frames: Bytes::new(),
+                    };
                     return Some((request, Step::AwaitResume(resumed)));
                 }
                 Step::AwaitResume(resumed) => resumed.await.ok()?,
                 Step::Send(sender) => sender,
             };
             let batch = capture.queue().next(sender).await?;
-            Some((wire::RecordsRequest { identity: None, frames: batch.frames }, Step::Send(sender)))
+            Some((
+                wire::RecordsRequest {
+                    identity: None,
+                    frames: batch.frames,
+                },
+                Step::Send(sender),
+            ))
         }
     })
 }

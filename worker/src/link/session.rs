@@ -27,7 +27,7 @@ use crate::{
 
 /// A renewal that was asked for and not answered is asked for again after this; also the longest sleep until the next
 /// one, so that a clock that jumps is noticed.
-const RENEW_AGAIN: Duration = Duration::from_secs(3_600);
+const RENEW_AGAIN: Duration = Duration::from_hours(1);
 
 /// When everything must be over, once it is to end.
 pub(crate) type Deadline = watch::Sender<Option<Instant>>;
@@ -85,11 +85,16 @@ pub(crate) async fn begin(link: &Link, identity: &Identity) -> Result<First, Can
         Ok(config) => Ok(First { connection, config }),
         Err(violations) => {
             let first = violations.first().cloned();
-            let rejected = wire::Rejected { revision, violations: configure::to_wire(violations) };
+            let rejected = wire::Rejected {
+                revision,
+                violations: configure::to_wire(violations),
+            };
             // If it does not arrive, the exit status and the log say the same.
             let _ = connection.send(Up::Rejected(rejected)).await;
             connection.close().await;
-            Err(CannotBegin::Rejected(first.unwrap_or_else(|| Violation::new("", "no reason was given"))))
+            Err(CannotBegin::Rejected(
+                first.unwrap_or_else(|| Violation::new("", "no reason was given")),
+            ))
         }
     }
 }
@@ -133,7 +138,7 @@ impl Session {
 
     /// The control plane's database says what is in force. A configuration that cannot be built changes nothing.
     async fn catch_up(&mut self, connection: &mut Connection, welcome: wire::Welcome) -> Result<(), SessionError> {
-        self.renewed(welcome.certificates.unwrap_or_default());
+        self.renewed(&welcome.certificates.unwrap_or_default());
         let Some(config) = welcome.config else { return Ok(()) };
         let revision = config.revision;
         match configure::build(config, self.service.config().tls.authority()) {
@@ -143,7 +148,9 @@ impl Session {
             }
             Err(violations) => {
                 let violations = configure::to_wire(violations);
-                connection.send(Up::Rejected(wire::Rejected { revision, violations })).await
+                connection
+                    .send(Up::Rejected(wire::Rejected { revision, violations }))
+                    .await
             }
         }
     }
@@ -211,7 +218,7 @@ impl Session {
                 Ok(())
             }
             Down::Certificates(certificates) => {
-                self.renewed(certificates);
+                self.renewed(&certificates);
                 Ok(())
             }
             // Only the answer to Hello; nothing is wrong with hearing it again.
@@ -228,7 +235,10 @@ impl Session {
             }
             Err(violations) => {
                 *staged = None;
-                Up::Rejected(wire::Rejected { revision, violations: configure::to_wire(violations) })
+                Up::Rejected(wire::Rejected {
+                    revision,
+                    violations: configure::to_wire(violations),
+                })
             }
         }
     }
@@ -245,11 +255,14 @@ impl Session {
             Up::Applied(wire::Applied { revision })
         } else {
             let violation = Violation::new("revision", "was not staged on this connection");
-            Up::Rejected(wire::Rejected { revision, violations: configure::to_wire(vec![violation]) })
+            Up::Rejected(wire::Rejected {
+                revision,
+                violations: configure::to_wire(vec![violation]),
+            })
         }
     }
 
-    fn renewed(&self, certificates: wire::Certificates) {
+    fn renewed(&self, certificates: &wire::Certificates) {
         let tls = Arc::clone(&self.service.config().tls);
         match Authority::new(&self.identity, &certificates.intermediate_der, &certificates.root_der) {
             Ok(authority) => tls.replace_authority(authority),

@@ -12,7 +12,9 @@ impl Queue {
         let sender = lock(&self.state).sender;
         let mut kinds = Vec::new();
         while self.bytes.load(Relaxed) > 0 {
-            let Some(Some(mut batch)) = self.next(sender).now_or_never() else { panic!("the queue keeps records back") };
+            let Some(Some(mut batch)) = self.next(sender).now_or_never() else {
+                panic!("the queue keeps records back")
+            };
             while let Some(frame) = frame::take(&mut batch.frames).unwrap() {
                 kinds.extend(frame.record().unwrap().kind);
             }
@@ -23,12 +25,23 @@ impl Queue {
 }
 
 fn head(size: usize) -> Record {
-    Record { kind: Some(Kind::Head(Exchange { request_head: vec![b'h'; size].into(), ..Exchange::default() })) }
+    Record {
+        kind: Some(Kind::Head(Exchange {
+            request_head: vec![b'h'; size].into(),
+            ..Exchange::default()
+        })),
+    }
 }
 
 fn chunk(size: usize) -> Record {
     let data = vec![b'c'; size].into();
-    Record { kind: Some(Kind::BodyChunk(BodyChunk { side: Side::Request.into(), data, ..BodyChunk::default() })) }
+    Record {
+        kind: Some(Kind::BodyChunk(BodyChunk {
+            side: Side::Request.into(),
+            data,
+            ..BodyChunk::default()
+        })),
+    }
 }
 
 fn sender(queue: &Queue) -> Sender {
@@ -41,7 +54,9 @@ fn next_now(queue: &Queue, sender: Sender) -> Option<Batch> {
 
 fn sequence(batch: &Batch) -> Vec<u64> {
     let mut frames = batch.frames.clone();
-    std::iter::from_fn(|| frame::take(&mut frames).unwrap()).map(|frame| frame.seq).collect()
+    std::iter::from_fn(|| frame::take(&mut frames).unwrap())
+        .map(|frame| frame.seq)
+        .collect()
 }
 
 #[tokio::test]
@@ -86,7 +101,10 @@ async fn records_gather_while_two_batches_are_on_their_way() {
     queue.put(&head(10));
     let before = tokio::time::Instant::now();
     assert_eq!(sequence(&queue.next(sender).await.unwrap()), [4]);
-    assert!(before.elapsed() >= PATIENCE, "sent without waiting for an acknowledgement");
+    assert!(
+        before.elapsed() >= PATIENCE,
+        "sent without waiting for an acknowledgement"
+    );
 
     queue.put(&head(WORTH_SENDING));
     assert_eq!(sequence(&next_now(&queue, sender).unwrap()), [5]);
@@ -105,7 +123,10 @@ async fn the_window_stops_the_sender_until_an_acknowledgement() {
         sent += batch.frames.len();
         last = Some(batch.next);
     }
-    assert!(sent <= limits::RECORD_WINDOW_BYTES && sent > limits::RECORD_WINDOW_BYTES / 2, "{sent}");
+    assert!(
+        sent <= limits::RECORD_WINDOW_BYTES && sent > limits::RECORD_WINDOW_BYTES / 2,
+        "{sent}"
+    );
     queue.ack(last.unwrap()).unwrap();
     assert!(next_now(&queue, sender).is_some());
 }
@@ -117,7 +138,9 @@ async fn no_batch_is_over_the_limit_unless_one_record_is() {
     queue.put(&head(BATCH_FULL - 100));
     queue.put(&head(limits::RECORD_BATCH_BYTES + 1));
     queue.put(&head(10));
-    let batches: Vec<_> = std::iter::from_fn(|| next_now(&queue, sender)).map(|batch| sequence(&batch)).collect();
+    let batches: Vec<_> = std::iter::from_fn(|| next_now(&queue, sender))
+        .map(|batch| sequence(&batch))
+        .collect();
     // The third waits behind two batches in flight.
     assert_eq!(batches, [[0], [1]]);
     queue.ack(2).unwrap();
@@ -135,7 +158,10 @@ async fn what_is_not_committed_is_sent_again_on_a_new_connection() {
     queue.put(&head(100));
 
     let second = queue.resume(1).unwrap();
-    assert!(matches!(queue.next(first).now_or_never(), Some(None)), "the old connection sends no more");
+    assert!(
+        matches!(queue.next(first).now_or_never(), Some(None)),
+        "the old connection sends no more"
+    );
     assert_eq!(sequence(&next_now(&queue, second).unwrap()), [1, 2]);
     assert_eq!(sequence(&next_now(&queue, second).unwrap()), [3]);
     queue.ack(4).unwrap();
@@ -147,11 +173,21 @@ async fn an_acknowledgement_of_what_is_unknown_is_refused_and_changes_nothing() 
     let queue = Queue::default();
     let sender = sender(&queue);
     queue.put(&head(100));
-    assert_eq!(queue.ack(2), Err(AckError { acked: 2, oldest: 0, newest: 0 }));
+    assert_eq!(
+        queue.ack(2),
+        Err(AckError {
+            acked: 2,
+            oldest: 0,
+            newest: 0
+        })
+    );
     next_now(&queue, sender).unwrap();
     queue.ack(1).unwrap();
     queue.put(&head(100));
-    assert!(queue.resume(0).is_err(), "the control plane has forgotten what it had committed");
+    assert!(
+        queue.resume(0).is_err(),
+        "the control plane has forgotten what it had committed"
+    );
     assert_eq!(sequence(&next_now(&queue, sender).unwrap()), [1]);
 }
 

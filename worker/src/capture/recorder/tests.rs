@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use proxyplane_record::OPEN_ROW_AFTER_MS;
+use proxyplane_spec::limits;
 
 use super::*;
 use crate::{capture, service::Drain};
@@ -11,7 +12,13 @@ const LIMIT: u64 = 1024 * 1024;
 async fn begin(limit: u64) -> (Arc<Capture>, Drain, Recorder) {
     let drain = Drain::new();
     let (capture, _) = Capture::new(drain.clone());
-    let recorder = capture.begin(Start::new(Bytes::from_static(b"127.0.0.1:1"), ExchangeKind::Http, limit)).await;
+    let recorder = capture
+        .begin(Start::new(
+            Bytes::from_static(b"127.0.0.1:1"),
+            ExchangeKind::Http,
+            limit,
+        ))
+        .await;
     (capture, drain, recorder)
 }
 
@@ -22,7 +29,9 @@ fn one(capture: &Capture) -> Kind {
 }
 
 fn complete(capture: &Capture) -> Complete {
-    let Kind::Complete(complete) = one(capture) else { panic!("not a Complete") };
+    let Kind::Complete(complete) = one(capture) else {
+        panic!("not a Complete")
+    };
     complete
 }
 
@@ -34,7 +43,11 @@ fn reassemble(kinds: Vec<Kind>) -> (Vec<u8>, Vec<u8>, Exchange) {
         match kind {
             Kind::Head(_) => assert_eq!(index, 0),
             Kind::BodyChunk(chunk) => {
-                let body = if chunk.side == i32::from(Side::Request) { &mut request } else { &mut response };
+                let body = if chunk.side == i32::from(Side::Request) {
+                    &mut request
+                } else {
+                    &mut response
+                };
                 assert_eq!(chunk.offset, body.len() as u64);
                 assert!(chunk.data.len() <= proxyplane_record::CHUNK_MAX);
                 body.extend_from_slice(&chunk.data);
@@ -59,10 +72,21 @@ async fn a_small_exchange_is_one_record() {
     recorder.finish();
     drop(recorder);
 
-    let Complete { exchange, request_body, response_body } = complete(&capture);
+    let Complete {
+        exchange,
+        request_body,
+        response_body,
+    } = complete(&capture);
     assert_eq!((&request_body[..], &response_body[..]), (&b"ping"[..], &b"pong"[..]));
     assert_eq!(exchange.state, i32::from(ExchangeState::Complete));
-    assert_eq!((exchange.request_size, exchange.request_captured, exchange.request_truncated), (4, 4, false));
+    assert_eq!(
+        (
+            exchange.request_size,
+            exchange.request_captured,
+            exchange.request_truncated
+        ),
+        (4, 4, false)
+    );
     assert_eq!(&exchange.method[..], b"POST");
     assert!(exchange.timings.first_byte_us.unwrap() <= exchange.duration_us);
     assert_eq!(uuid::Uuid::from_slice(&exchange.id).unwrap().get_version_num(), 7);
@@ -83,7 +107,11 @@ async fn bodies_are_cut_at_the_limit_and_counted_to_the_end() {
     recorder.response_data(b"1234").await;
     recorder.response_data(b"5678").await;
     recorder.finish();
-    let Complete { exchange, request_body, response_body } = complete(&capture);
+    let Complete {
+        exchange,
+        request_body,
+        response_body,
+    } = complete(&capture);
     assert_eq!((&request_body[..], exchange.request_truncated), (&b"12345"[..], false));
     assert_eq!((&response_body[..], exchange.response_truncated), (&b"12345"[..], true));
     assert_eq!((exchange.response_size, exchange.response_captured), (8, 5));
@@ -101,7 +129,10 @@ async fn a_large_body_travels_in_chunks_while_it_passes() {
     recorder.finish();
     let (request, response, end) = reassemble(capture.queue.take_all());
     assert_eq!((&request[..], response), (&b"small"[..], body));
-    assert_eq!((end.response_captured, end.state), (300_000, ExchangeState::Complete.into()));
+    assert_eq!(
+        (end.response_captured, end.state),
+        (300_000, ExchangeState::Complete.into())
+    );
 }
 
 #[tokio::test]
@@ -118,9 +149,16 @@ async fn dropped_without_finish_it_was_cut_off() {
     let (capture, _, recorder) = begin(LIMIT).await;
     recorder.response_data(b"half").await;
     drop(recorder);
-    let Complete { exchange, response_body, .. } = complete(&capture);
+    let Complete {
+        exchange,
+        response_body,
+        ..
+    } = complete(&capture);
     assert_eq!(exchange.state, i32::from(ExchangeState::Failed));
-    assert_eq!((&exchange.error[..], &response_body[..]), (error_code::CLIENT_ABORTED.as_bytes(), &b"half"[..]));
+    assert_eq!(
+        (&exchange.error[..], &response_body[..]),
+        (error_code::CLIENT_ABORTED.as_bytes(), &b"half"[..])
+    );
 }
 
 #[tokio::test]
@@ -150,7 +188,10 @@ async fn the_first_failure_is_kept() {
     assert!(recorder.failed());
     drop(recorder);
     let exchange = complete(&capture).exchange;
-    assert_eq!((&exchange.error[..], &exchange.error_detail[..]), (&b"dns_failed"[..], &b"no such name"[..]));
+    assert_eq!(
+        (&exchange.error[..], &exchange.error_detail[..]),
+        (&b"dns_failed"[..], &b"no such name"[..])
+    );
 }
 
 #[tokio::test]
@@ -159,11 +200,18 @@ async fn a_websocket_has_its_row_at_once_and_messages_name_it() {
     recorder.with(|exchange| exchange.kind = ExchangeKind::WebSocket.into());
     recorder.open();
     recorder.open();
-    recorder.ws_message(WsMessage { payload: Bytes::from_static(b"hi"), ..WsMessage::default() }).await;
+    recorder
+        .ws_message(WsMessage {
+            payload: Bytes::from_static(b"hi"),
+            ..WsMessage::default()
+        })
+        .await;
     recorder.finish();
     let kinds = capture.queue.take_all();
-    assert!(matches!(&kinds[..], [Kind::Head(head), Kind::WsMessage(message), Kind::End(_)]
-        if head.id == message.exchange_id && head.state == i32::from(ExchangeState::Open)));
+    assert!(
+        matches!(&kinds[..], [Kind::Head(head), Kind::WsMessage(message), Kind::End(_)]
+        if head.id == message.exchange_id && head.state == i32::from(ExchangeState::Open))
+    );
     assert_eq!(capture.stats.snapshot(0).websockets, 1);
 }
 

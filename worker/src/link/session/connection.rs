@@ -57,7 +57,9 @@ pub(crate) struct Connection {
 impl Connection {
     /// Dials and says Hello.
     pub(super) async fn open(link: &Link, identity: &Identity) -> Result<(Self, wire::Welcome), SessionError> {
-        tokio::time::timeout(WELCOME_WITHIN, Self::greet(link, identity)).await.unwrap_or(Err(SessionError::NoWelcome))
+        tokio::time::timeout(WELCOME_WITHIN, Self::greet(link, identity))
+            .await
+            .unwrap_or(Err(SessionError::NoWelcome))
     }
 
     async fn greet(link: &Link, identity: &Identity) -> Result<(Self, wire::Welcome), SessionError> {
@@ -72,7 +74,9 @@ impl Connection {
             csr_der: Bytes::copy_from_slice(identity.csr_der()),
         };
         // First in the queue, then the call: the answer's headers may wait for it.
-        let hello = wire::SessionRequest { message: Some(Up::Hello(hello)) };
+        let hello = wire::SessionRequest {
+            message: Some(Up::Hello(hello)),
+        };
         outgoing.try_send(hello).map_err(|_| SessionError::Closed)?;
         let incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
         let mut connection = Self { outgoing, incoming };
@@ -109,6 +113,9 @@ impl Connection {
     pub(super) async fn close(self) {
         let Self { outgoing, mut incoming } = self;
         drop(outgoing);
-        let _ = tokio::time::timeout(CLOSE_WITHIN, async { while let Ok(Some(_)) = incoming.message().await {} }).await;
+        let _ = tokio::time::timeout(CLOSE_WITHIN, async {
+            while let Ok(Some(_)) = incoming.message().await {}
+        })
+        .await;
     }
 }
