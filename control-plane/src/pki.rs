@@ -17,8 +17,7 @@ use std::{
 use proxyplane_spec::Epoch;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest as _, Sha256};
@@ -124,7 +123,9 @@ impl Pki {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Proxyplane");
-        params.distinguished_name.push(DnType::CommonName, format!("Proxyplane worker {epoch}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Proxyplane worker {epoch}"));
         params.not_before = now - BACKDATED;
         params.not_after = (now + INTERMEDIATE_VALIDITY).min(self.not_after);
         params.serial_number = Some(serial());
@@ -138,7 +139,9 @@ impl Pki {
 
 impl fmt::Debug for Pki {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pki").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+        f.debug_struct("Pki")
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
     }
 }
 

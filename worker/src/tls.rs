@@ -19,6 +19,8 @@ mod origin;
 mod roots;
 pub mod sniff;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod verify;
 
@@ -55,7 +57,10 @@ impl Tls {
     /// Builds both sides from `spec`; extra roots that cannot be used are violations of `capture.extra_ca_pem`.
     pub fn build(spec: &CaptureSpec, authority: Arc<Authority>) -> Result<Arc<Self>, Vec<Violation>> {
         let origin = origin::Origin::build(spec).map_err(|violation| vec![violation])?;
-        Ok(Arc::new(Self { authority: ArcSwap::new(authority), origin }))
+        Ok(Arc::new(Self {
+            authority: ArcSwap::new(authority),
+            origin,
+        }))
     }
 
     /// The authority that makes certificates now.
@@ -125,7 +130,10 @@ impl Tls {
                 Ok((stream, info))
             }
             Ok(Err(error)) => Err(TlsFailure::client(&error, hello.sni.as_deref())),
-            Err(_) => Err(TlsFailure::client(&io::ErrorKind::TimedOut.into(), hello.sni.as_deref())),
+            Err(_) => Err(TlsFailure::client(
+                &io::ErrorKind::TimedOut.into(),
+                hello.sni.as_deref(),
+            )),
         }
     }
 }

@@ -36,7 +36,10 @@ pub(super) fn write_public(path: &Path, text: &str) -> Result<(), PkiError> {
 
 /// Takes the rights of others on a key away, should a restored copy have any.
 pub(super) fn tighten(path: &Path) -> Result<(), PkiError> {
-    let mode = fs::metadata(path).map_err(|error| at(path, error))?.permissions().mode();
+    let mode = fs::metadata(path)
+        .map_err(|error| at(path, error))?
+        .permissions()
+        .mode();
     let of_others = mode & 0o077;
     if of_others == 0 {
         return Ok(());
@@ -52,7 +55,11 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -63,5 +70,8 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 }
 
 fn at(path: &Path, error: io::Error) -> PkiError {
-    PkiError::File { path: path.to_owned(), error }
+    PkiError::File {
+        path: path.to_owned(),
+        error,
+    }
 }

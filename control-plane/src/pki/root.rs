@@ -27,7 +27,8 @@ pub(super) fn load_or_create(secrets: &Path, now: OffsetDateTime) -> Result<Pki,
             (key, certificate)
         }
         (None, Some(_)) => {
-            let reason = "missing, although the CA certificate is there; restore it, or remove ca.crt to get a new authority";
+            let reason =
+                "missing, although the CA certificate is there; restore it, or remove ca.crt to get a new authority";
             return Err(unusable(&key_path, reason));
         }
         (None, None) => {
@@ -55,7 +56,9 @@ fn certify(key: &KeyPair, now: OffsetDateTime) -> Result<String, PkiError> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Proxyplane");
     // Two installations' roots have to be told apart, by people and by clients that look issuers up by name.
-    params.distinguished_name.push(DnType::CommonName, format!("Proxyplane CA {a:02x}{b:02x}{c:02x}"));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("Proxyplane CA {a:02x}{b:02x}{c:02x}"));
     params.not_before = now - BACKDATED;
     params.not_after = now + VALIDITY;
     params.serial_number = Some(super::serial());
@@ -73,7 +76,13 @@ fn assemble(key: KeyPair, pem: String, now: OffsetDateTime, path: &Path) -> Resu
     let not_after = parsed.validity().not_after.to_datetime();
     let fingerprint = super::fingerprint(&der);
     let issuer = Issuer::from_ca_cert_der(&der, key)?;
-    Ok(Pki { issuer, not_after, der, pem, fingerprint })
+    Ok(Pki {
+        issuer,
+        not_after,
+        der,
+        pem,
+        fingerprint,
+    })
 }
 
 fn check(certificate: &X509Certificate<'_>, key: &KeyPair, now: OffsetDateTime) -> Result<(), String> {
@@ -83,7 +92,11 @@ fn check(certificate: &X509Certificate<'_>, key: &KeyPair, now: OffsetDateTime) 
     if certificate.subject() == certificate.issuer() && certificate.verify_signature(None).is_err() {
         return Err("damaged: its signature does not match its contents".to_owned());
     }
-    let constraints = certificate.basic_constraints().ok().flatten().map(|extension| extension.value);
+    let constraints = certificate
+        .basic_constraints()
+        .ok()
+        .flatten()
+        .map(|extension| extension.value);
     if !constraints.is_some_and(|value| value.ca) {
         return Err("not a CA certificate".to_owned());
     }
@@ -96,11 +109,17 @@ fn check(certificate: &X509Certificate<'_>, key: &KeyPair, now: OffsetDateTime) 
     }
     let not_after = certificate.validity().not_after.to_datetime();
     if now >= not_after {
-        return Err(format!("expired on {}; remove ca.key and ca.crt to get a new authority", not_after.date()));
+        return Err(format!(
+            "expired on {}; remove ca.key and ca.crt to get a new authority",
+            not_after.date()
+        ));
     }
     Ok(())
 }
 
 fn unusable(path: &Path, reason: &str) -> PkiError {
-    PkiError::Unusable { path: path.to_owned(), reason: reason.to_owned() }
+    PkiError::Unusable {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
 }

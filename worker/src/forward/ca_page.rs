@@ -29,7 +29,11 @@ pub fn answer(method: &[u8], path: &[u8], root_der: &[u8]) -> Answer {
     let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
     let mut answer = match path {
         b"" | b"/" => page(root_der),
-        b"/ca.pem" => certificate("application/x-pem-file", r#"attachment; filename="ca.pem""#, pem(root_der)),
+        b"/ca.pem" => certificate(
+            "application/x-pem-file",
+            r#"attachment; filename="ca.pem""#,
+            pem(root_der),
+        ),
         // Inline: iOS offers to install it only if it is not a download.
         b"/ca.crt" | b"/ca.der" => certificate(
             "application/x-x509-ca-cert",
@@ -53,7 +57,12 @@ pub fn answer(method: &[u8], path: &[u8], root_der: &[u8]) -> Answer {
 fn page(root_der: &[u8]) -> Answer {
     let html = PAGE.replace("{{fingerprint}}", &fingerprint(root_der));
     let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-    new(200, "text/html; charset=utf-8", html.into(), vec![("Content-Security-Policy", policy)])
+    new(
+        200,
+        "text/html; charset=utf-8",
+        html.into(),
+        vec![("Content-Security-Policy", policy)],
+    )
 }
 
 fn certificate(content_type: &'static str, disposition: &'static str, body: Bytes) -> Answer {
@@ -61,11 +70,22 @@ fn certificate(content_type: &'static str, disposition: &'static str, body: Byte
 }
 
 fn text(status: u16, body: &'static str) -> Answer {
-    new(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()), Vec::new())
+    new(
+        status,
+        "text/plain; charset=utf-8",
+        Bytes::from_static(body.as_bytes()),
+        Vec::new(),
+    )
 }
 
 fn new(status: u16, content_type: &'static str, body: Bytes, headers: Vec<(&'static str, &'static str)>) -> Answer {
-    Answer { status, content_type, content_length: body.len(), body, headers }
+    Answer {
+        status,
+        content_type,
+        content_length: body.len(),
+        body,
+        headers,
+    }
 }
 
 /// RFC 7468: 64 characters a line.
@@ -119,7 +139,12 @@ mod tests {
         assert_eq!(*pem, *DER);
         assert_eq!(get("/ca.crt").body, DER);
         assert_eq!(get("/ca.der?again").content_type, "application/x-x509-ca-cert");
-        assert!(get("/ca.pem").body.split(|byte| *byte == b'\n').all(|line| line.len() <= 64));
+        assert!(
+            get("/ca.pem")
+                .body
+                .split(|byte| *byte == b'\n')
+                .all(|line| line.len() <= 64)
+        );
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! The worker's authority: makes and keeps the certificates that clients are shown.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -96,21 +92,29 @@ impl Authority {
     }
 
     /// The configuration that shows a certificate for `name` and answers `alpn`.
-    pub(super) fn server_config(&self, name: &ServerName<'static>, alpn: Alpn) -> Result<Arc<ServerConfig>, TlsFailure> {
-        self.leaf(name, OffsetDateTime::now_utc()).map(|leaf| leaf.config(&self.base, alpn))
+    pub(super) fn server_config(
+        &self,
+        name: &ServerName<'static>,
+        alpn: Alpn,
+    ) -> Result<Arc<ServerConfig>, TlsFailure> {
+        self.leaf(name, OffsetDateTime::now_utc())
+            .map(|leaf| leaf.config(&self.base, alpn))
     }
 
     fn leaf(&self, name: &ServerName<'static>, now: OffsetDateTime) -> Result<Arc<Leaf>, TlsFailure> {
         if now >= self.validity.not_after {
-            return Err(TlsFailure::internal("the worker's intermediate certificate has expired".to_owned()));
+            return Err(TlsFailure::internal(
+                "the worker's intermediate certificate has expired".to_owned(),
+            ));
         }
         let own_end = self.validity.not_after;
         let fresh = |kept: &Result<Arc<Leaf>, String>| {
-            kept.as_ref().is_ok_and(|leaf| {
-                leaf.validity.not_after >= own_end || now + LEAF_MARGIN < leaf.validity.not_after
-            })
+            kept.as_ref()
+                .is_ok_and(|leaf| leaf.validity.not_after >= own_end || now + LEAF_MARGIN < leaf.validity.not_after)
         };
-        self.leaves.get_or_make(name, fresh, || self.mint(name, now)).map_err(TlsFailure::internal)
+        self.leaves
+            .get_or_make(name, fresh, || self.mint(name, now))
+            .map_err(TlsFailure::internal)
     }
 
     fn mint(&self, name: &ServerName<'static>, now: OffsetDateTime) -> Result<Arc<Leaf>, String> {
@@ -118,13 +122,18 @@ impl Authority {
         let certificate = leaf::sign(name, validity, &self.leaf_key, &self.issuer)
             .map_err(|error| format!("no certificate could be made for {}: {error}", name.to_str()))?;
         let chain = vec![certificate, self.intermediate.clone()];
-        Ok(Arc::new(Leaf::new(CertifiedKey::new(chain, Arc::clone(&self.leaf_signer)), validity)))
+        Ok(Arc::new(Leaf::new(
+            CertifiedKey::new(chain, Arc::clone(&self.leaf_signer)),
+            validity,
+        )))
     }
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("validity", &self.validity).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +144,10 @@ fn validity(identity: &Identity, intermediate: &CertificateDer<'_>) -> Result<Va
         return Err(AuthorityError::OtherKey);
     }
     let held = parsed.validity();
-    Ok(Validity { not_before: held.not_before.to_datetime(), not_after: held.not_after.to_datetime() })
+    Ok(Validity {
+        not_before: held.not_before.to_datetime(),
+        not_after: held.not_after.to_datetime(),
+    })
 }
 
 /// Stateless session tickets, so that a client's further connections cost no signature; no early data.

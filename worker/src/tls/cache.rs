@@ -33,13 +33,24 @@ struct Slot<V> {
 
 impl<V: Clone> Cache<V> {
     pub(super) fn new(capacity: usize) -> Self {
-        let entries = Entries { by_name: HashMap::new(), order: VecDeque::new() };
-        Self { capacity, entries: Mutex::new(entries) }
+        let entries = Entries {
+            by_name: HashMap::new(),
+            order: VecDeque::new(),
+        };
+        Self {
+            capacity,
+            entries: Mutex::new(entries),
+        }
     }
 
     /// The value of `name`, made by `make` if there is none or `fresh` refuses it. Other names are not held up while
     /// it is made; who asks for the same name waits for it.
-    pub(super) fn get_or_make(&self, name: &ServerName<'static>, fresh: impl Fn(&V) -> bool, make: impl FnOnce() -> V) -> V {
+    pub(super) fn get_or_make(
+        &self,
+        name: &ServerName<'static>,
+        fresh: impl Fn(&V) -> bool,
+        make: impl FnOnce() -> V,
+    ) -> V {
         let slot = self.slot(name, fresh);
         slot.value.get_or_init(make).clone()
     }
@@ -52,7 +63,10 @@ impl<V: Clone> Cache<V> {
             slot.used.store(true, Ordering::Relaxed);
             return Arc::clone(slot);
         }
-        let slot = Arc::new(Slot { value: OnceLock::new(), used: AtomicBool::new(false) });
+        let slot = Arc::new(Slot {
+            value: OnceLock::new(),
+            used: AtomicBool::new(false),
+        });
         if entries.by_name.insert(name.clone(), Arc::clone(&slot)).is_none() {
             entries.order.push_back(name.clone());
             entries.shrink_to(self.capacity);
@@ -105,7 +119,11 @@ mod tests {
         }
         let again = |host| cache.get_or_make(&name(host), |_| true, || "made again");
         assert_eq!(again("a.example"), "a.example", "was asked for twice");
-        assert_eq!(again("b.example"), "made again", "was the oldest that was asked for once");
+        assert_eq!(
+            again("b.example"),
+            "made again",
+            "was the oldest that was asked for once"
+        );
         assert_eq!(cache.entries.lock().unwrap().by_name.len(), 3);
     }
 

@@ -28,7 +28,10 @@ impl TlsFailure {
     }
 
     pub(super) fn internal(detail: String) -> Self {
-        Self { code: error_code::INTERNAL, detail }
+        Self {
+            code: error_code::INTERNAL,
+            detail,
+        }
     }
 
     pub(super) fn origin_name(host: &str) -> Self {
@@ -36,7 +39,10 @@ impl TlsFailure {
     }
 
     pub(super) fn client_name(name: &str) -> Self {
-        Self { code: error_code::CLIENT_TLS_FAILED, detail: format!("no certificate can be made for {name:?}") }
+        Self {
+            code: error_code::CLIENT_TLS_FAILED,
+            detail: format!("no certificate can be made for {name:?}"),
+        }
     }
 
     /// Of a handshake with the origin `name`.
@@ -58,11 +64,17 @@ impl TlsFailure {
             None => transport(error, "the client"),
         };
         let sni = sni.map_or_else(|| "none".to_owned(), |name| name.escape_debug().to_string());
-        Self { code: error_code::CLIENT_TLS_FAILED, detail: format!("{cause}; SNI: {sni}") }
+        Self {
+            code: error_code::CLIENT_TLS_FAILED,
+            detail: format!("{cause}; SNI: {sni}"),
+        }
     }
 
     fn upstream(detail: String) -> Self {
-        Self { code: error_code::UPSTREAM_TLS_FAILED, detail }
+        Self {
+            code: error_code::UPSTREAM_TLS_FAILED,
+            detail,
+        }
     }
 }
 
@@ -145,7 +157,9 @@ fn presented_names(presented: &[String]) -> String {
         return "name mismatch: the certificate has no subject alternative name".to_owned();
     }
     let bare = |name: &String| {
-        let inner = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest.trim_end_matches(')'));
+        let inner = name
+            .split_once('(')
+            .map_or(name.as_str(), |(_, rest)| rest.trim_end_matches(')'));
         inner.trim_matches('"').to_owned()
     };
     let names = presented.iter().take(SHOWN).map(bare).collect::<Vec<_>>().join(", ");
@@ -204,6 +218,9 @@ mod tests {
     fn long_lists_of_names_are_cut() {
         let names: Vec<_> = (0..9).map(|n| format!("DnsName(\"h{n}.example\")")).collect();
         let text = presented_names(&names);
-        assert!(text.contains("h0.example, h1.example") && text.ends_with("h4.example and 4 more"), "{text}");
+        assert!(
+            text.contains("h0.example, h1.example") && text.ends_with("h4.example and 4 more"),
+            "{text}"
+        );
     }
 }

@@ -8,7 +8,9 @@ use rustls::{CipherSuite, CommonState, ProtocolVersion};
 pub(super) fn of(connection: &CommonState, sni: &str) -> TlsInfo {
     TlsInfo {
         version: Bytes::from_static(connection.protocol_version().map_or(b"", version)),
-        cipher: connection.negotiated_cipher_suite().map_or_else(Bytes::new, |suite| cipher(suite.suite())),
+        cipher: connection
+            .negotiated_cipher_suite()
+            .map_or_else(Bytes::new, |suite| cipher(suite.suite())),
         alpn: connection.alpn_protocol().map_or_else(Bytes::new, alpn),
         sni: Bytes::copy_from_slice(sni.as_bytes()),
     }

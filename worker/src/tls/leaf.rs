@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber, string::Ia5String,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, SerialNumber, string::Ia5String,
 };
 use rustls::{
     ServerConfig,
@@ -50,7 +50,11 @@ pub(super) struct Leaf {
 
 impl Leaf {
     pub(super) fn new(certified: CertifiedKey, validity: Validity) -> Self {
-        Self { certified: Arc::new(certified), validity, configs: Default::default() }
+        Self {
+            certified: Arc::new(certified),
+            validity,
+            configs: Default::default(),
+        }
     }
 
     /// `base` with this certificate and this one protocol.

@@ -5,7 +5,10 @@ use rustls_pki_types::ServerName;
 /// Brings `host` into the form that is put into certificates, verified and sent: lower case, punycode, no trailing dot,
 /// no brackets. `None` if it is neither an IP address nor a DNS name.
 pub(super) fn parse(host: &str) -> Option<ServerName<'static>> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     if bare.is_ascii() {
         ServerName::try_from(bare.to_ascii_lowercase()).ok()
@@ -43,7 +46,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_name() {
-        for host in ["", ".", "a b", "*.example.com", "a..b", &"x".repeat(300), "[example.com", "a/b", "a\0b"] {
+        for host in [
+            "",
+            ".",
+            "a b",
+            "*.example.com",
+            "a..b",
+            &"x".repeat(300),
+            "[example.com",
+            "a/b",
+            "a\0b",
+        ] {
             assert_eq!(parse(host), None, "{host:?}");
         }
     }

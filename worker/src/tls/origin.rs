@@ -32,10 +32,18 @@ impl Origin {
     pub(super) fn build(spec: &CaptureSpec) -> Result<Self, Violation> {
         let extra = roots::extra(&spec.extra_ca_pem)?;
         let insecure = spec.insecure_upstream;
-        let verifier: Arc<dyn ServerCertVerifier> =
-            if insecure { Arc::new(Insecure) } else { Arc::new(Verified::new(extra)) };
+        let verifier: Arc<dyn ServerCertVerifier> = if insecure {
+            Arc::new(Insecure)
+        } else {
+            Arc::new(Verified::new(extra))
+        };
         let sessions = Resumption::in_memory_sessions(SESSIONS_MAX);
-        Ok(Self { insecure, verifier, sessions, configs: Default::default() })
+        Ok(Self {
+            insecure,
+            verifier,
+            sessions,
+            configs: Default::default(),
+        })
     }
 
     pub(super) fn insecure(&self) -> bool {
@@ -49,7 +57,9 @@ impl Origin {
         if let Some(config) = slot.get() {
             return Ok(Arc::clone(config));
         }
-        let made = self.make(offer).map_err(|error| TlsFailure::internal(error.to_string()))?;
+        let made = self
+            .make(offer)
+            .map_err(|error| TlsFailure::internal(error.to_string()))?;
         Ok(Arc::clone(slot.get_or_init(|| Arc::new(made))))
     }
 

@@ -29,13 +29,18 @@ pub(super) fn system() -> Arc<RootCertStore> {
 /// Parses a service's extra roots; `pem` may be empty.
 pub(super) fn extra(pem: &str) -> Result<Vec<CertificateDer<'static>>, Violation> {
     let refuse = |index: usize, why: String| {
-        Violation::new("capture.extra_ca_pem", format!("certificate {} cannot be used: {why}", index + 1))
+        Violation::new(
+            "capture.extra_ca_pem",
+            format!("certificate {} cannot be used: {why}", index + 1),
+        )
     };
     let mut certificates = Vec::new();
     let mut probe = RootCertStore::empty();
     for (index, item) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
         let certificate = item.map_err(|error| refuse(index, error.to_string()))?;
-        probe.add(certificate.clone()).map_err(|error| refuse(index, error.to_string()))?;
+        probe
+            .add(certificate.clone())
+            .map_err(|error| refuse(index, error.to_string()))?;
         certificates.push(certificate);
     }
     if certificates.is_empty() && !pem.trim().is_empty() {

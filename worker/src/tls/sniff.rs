@@ -23,6 +23,8 @@ const SMALL: usize = 8 * 1024;
 /// Connections that may buffer more than [`SMALL`] at once: 128 × 80 KiB = 10 MiB. The next ones wait for their turn
 /// inside their own time-out, so senders of long unfinished ClientHellos hold up each other and nobody else.
 static LARGE: Semaphore = Semaphore::const_new(128);
+/// Room for each read: one is enough for nearly every ClientHello.
+const READ: usize = 2 * 1024;
 /// Longest record of plaintext (RFC 8446 §5.1).
 const RECORD_MAX: usize = 1 << 14;
 
@@ -111,12 +113,15 @@ where
             if buffer.len() >= SMALL && permit.is_none() {
                 permit = LARGE.acquire().await.ok();
             }
+            buffer.reserve(READ);
             if io.read_buf(buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     };
-    timeout(limit, reading).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(limit, reading)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Bytes of a record's header.
@@ -126,16 +131,21 @@ const CLIENT_HELLO: u8 = 1;
 
 /// The payload of the handshake record that `bytes` begins with: `None` if it cannot be one, `Some(None)` if bytes are
 /// missing.
-#[expect(clippy::option_option, reason = "impossible and incomplete are two things, and this never leaves the module")]
+#[expect(
+    clippy::option_option,
+    reason = "impossible and incomplete are two things, and this never leaves the module"
+)]
 fn record(bytes: &[u8]) -> Option<Option<&[u8]>> {
     const HANDSHAKE: u8 = 22;
     const MAJOR_VERSION: u8 = 3;
-    let plausible = bytes.first().is_none_or(|kind| *kind == HANDSHAKE)
-        && bytes.get(1).is_none_or(|major| *major == MAJOR_VERSION);
+    let plausible =
+        bytes.first().is_none_or(|kind| *kind == HANDSHAKE) && bytes.get(1).is_none_or(|major| *major == MAJOR_VERSION);
     if !plausible {
         return None;
     }
-    let Some([_, _, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Some(None) };
+    let Some([_, _, _, high, low]) = bytes.first_chunk::<HEADER>() else {
+        return Some(None);
+    };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length == 0 || length > RECORD_MAX {
         return None;
@@ -199,7 +209,10 @@ fn parse(hello: &mut Reader<'_>) -> Option<ClientHello> {
     Some(found)
 }
 
-#[expect(clippy::option_option, reason = "malformed and absent are two things, and this never leaves the module")]
+#[expect(
+    clippy::option_option,
+    reason = "malformed and absent are two things, and this never leaves the module"
+)]
 fn server_name(body: &mut Reader<'_>) -> Option<Option<String>> {
     const HOST_NAME: u8 = 0;
     let mut list = body.vec16()?;

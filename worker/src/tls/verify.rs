@@ -36,13 +36,18 @@ pub(super) struct Verified {
 
 impl Verified {
     pub(super) fn new(extra: Vec<CertificateDer<'static>>) -> Self {
-        Self { extra, chain: OnceLock::new() }
+        Self {
+            extra,
+            chain: OnceLock::new(),
+        }
     }
 
     fn chain(&self) -> Option<&WebPkiServerVerifier> {
         let make = || {
             let roots = roots::with(&self.extra);
-            WebPkiServerVerifier::builder_with_provider(roots, provider()).build().ok()
+            WebPkiServerVerifier::builder_with_provider(roots, provider())
+                .build()
+                .ok()
         };
         self.chain.get_or_init(make).as_deref()
     }
@@ -82,13 +87,15 @@ impl ServerCertVerifier for Verified {
         let Some(chain) = self.chain() else {
             return Err(untrusted("no trusted roots are installed on this machine".to_owned()));
         };
-        chain.verify_server_cert(end_entity, intermediates, name, ocsp, now).map_err(|error| match error {
-            // `Other` is how webpki says that the certificate is an authority's own.
-            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)) => {
-                why_untrusted(end_entity).map_or(error, untrusted)
-            }
-            other => other,
-        })
+        chain
+            .verify_server_cert(end_entity, intermediates, name, ocsp, now)
+            .map_err(|error| match error {
+                // `Other` is how webpki says that the certificate is an authority's own.
+                Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)) => {
+                    why_untrusted(end_entity).map_or(error, untrusted)
+                }
+                other => other,
+            })
     }
 
     fn verify_tls12_signature(
@@ -130,7 +137,10 @@ fn why_untrusted(end_entity: &CertificateDer<'_>) -> Option<String> {
 
 fn issuer(certificate: &X509Certificate<'_>) -> String {
     let name = certificate.issuer();
-    let common_name = name.iter_common_name().chain(name.iter_organization()).find_map(|part| part.as_str().ok());
+    let common_name = name
+        .iter_common_name()
+        .chain(name.iter_organization())
+        .find_map(|part| part.as_str().ok());
     common_name.map_or_else(|| name.to_string(), str::to_owned)
 }
 
