@@ -8,6 +8,7 @@ pub mod display;
 pub mod error;
 pub mod exchanges;
 pub mod heads;
+pub mod ingest;
 pub mod installation;
 pub mod page;
 pub mod partitions;

@@ -66,10 +66,11 @@ fn id_at_ms(ms: i64) -> Uuid {
     Uuid::from_u128(u128::from(ms.cast_unsigned()) << 80)
 }
 
-/// Makes the partitions of a day that are missing, in the caller's transaction.
+/// Makes the partitions of a day that are missing, in the caller's transaction. Answers whether any was.
 ///
 /// LIKE + ATTACH, not `CREATE … PARTITION OF`: that one waits for every reader of the table.
-pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<(), StoreError> {
+pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<bool, StoreError> {
+    let mut made = false;
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK).execute(&mut *db).await?;
     let suffix = day.suffix();
     let (from, to) = (day.first_id(), day.plus(1).first_id());
@@ -83,8 +84,9 @@ pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<(), StoreError> {
         sqlx::query(AssertSqlSafe(create)).execute(&mut *db).await?;
         let attach = format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')");
         sqlx::query(AssertSqlSafe(attach)).execute(&mut *db).await?;
+        made = true;
     }
-    Ok(())
+    Ok(made)
 }
 
 async fn exists(db: impl PgExecutor<'_>, name: &str) -> Result<bool, StoreError> {

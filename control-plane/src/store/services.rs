@@ -315,6 +315,11 @@ pub async fn delete(db: &mut PgConnection, id: ServiceId, etag: Option<&str>) ->
     Ok(())
 }
 
+/// The name of one.
+pub async fn name(db: impl PgExecutor<'_>, id: ServiceId) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar!("SELECT name FROM services WHERE id = $1", id.0).fetch_optional(db).await?)
+}
+
 /// Exchanges committed since creation, of each of these; deleted ones are missing.
 pub async fn stored(db: impl PgExecutor<'_>, ids: &[ServiceId]) -> Result<HashMap<ServiceId, u64>, StoreError> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();

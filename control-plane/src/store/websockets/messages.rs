@@ -43,22 +43,25 @@ pub struct MessageRow {
 }
 
 impl MessageRow {
-    /// The row of a message that came in one part; `None` for one of several parts and for a damaged id.
+    /// The row of a message whose last part this is. Of several parts, the payload is left out: `payload_cut`.
+    ///
+    /// `None` for the other parts and for a damaged id.
     pub fn of_record(message: &WsMessage) -> Option<Self> {
-        if message.part != 0 || !message.last {
+        if !message.last {
             return None;
         }
+        let single = message.part == 0;
         Some(Self {
             exchange_id: ExchangeId(Uuid::from_slice(&message.exchange_id).ok()?),
             sequence: message.sequence,
             side: message.side(),
             opcode: message.opcode as u8,
             at: exchanges::time_of(message.at_us),
-            payload: message.payload.to_vec(),
+            payload: if single { message.payload.to_vec() } else { Vec::new() },
             size: message.size,
             truncated: message.truncated,
             compressed: message.compressed,
-            payload_cut: false,
+            payload_cut: !single,
         })
     }
 }

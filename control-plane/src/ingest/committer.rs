@@ -1,0 +1,323 @@
+//! The committer: one task, one connection, one transaction in flight.
+
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+
+use proxyplane_record::error_code::WORKER_LOST;
+use proxyplane_spec::Epoch;
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    Health, Source,
+    batch::Batch,
+    connection::{Failure, connect, copy},
+    queue::{Item, Queue, Ticket, Work},
+};
+use crate::{
+    clock,
+    live::Hub,
+    store::{
+        Db,
+        ingest::{self, Advanced, Reject},
+        partitions::{self, Day},
+    },
+};
+
+/// A transaction that takes longer is shown as a stall.
+const SLOW: Duration = Duration::from_secs(2);
+/// A transaction that takes longer is given up: the connection is lost without notice, or the server hangs.
+const LOST: Duration = Duration::from_secs(90);
+/// Between attempts: from this,
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// doubled up to this.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+pub(super) struct Committer {
+    db: Db,
+    hub: Hub,
+    queue: Arc<Queue>,
+    health: watch::Sender<Health>,
+    lease: Option<Uuid>,
+    connection: Option<PgConnection>,
+    batch: Batch,
+    /// Days whose partitions are known to be there.
+    days: HashSet<Day>,
+    backoff: Duration,
+}
+
+/// Records that are committed together.
+struct Part {
+    items: Vec<Item>,
+    /// Postgres refused the one item that is left: keep it among the rejects.
+    refused: Option<String>,
+    /// Partitions were looked for anew.
+    partitions_checked: bool,
+}
+
+impl Committer {
+    pub(super) fn new(
+        db: Db,
+        hub: Hub,
+        queue: Arc<Queue>,
+        health: watch::Sender<Health>,
+        lease: Option<Uuid>,
+    ) -> Self {
+        let (batch, days) = (Batch::new(), HashSet::new());
+        Self { db, hub, queue, health, lease, connection: None, batch, days, backoff: BACKOFF_FIRST }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let queue = self.queue.clone();
+            match queue.next().await {
+                Work::Open(source, answer) => self.open(source, answer).await,
+                Work::Batch(items) => self.commit(items).await,
+                Work::Close(epoch) => self.close(epoch).await,
+                Work::End => return,
+            }
+        }
+    }
+
+    async fn open(&mut self, source: Source, answer: oneshot::Sender<Ticket>) {
+        while !answer.is_closed() {
+            match watched(&self.health.clone(), self.try_open(source)).await {
+                Ok((next_seq, name)) => {
+                    self.well();
+                    self.hub.name(source.service_id, &name);
+                    // A receiver that is gone was a worker that is gone; its lane is empty and is left with it.
+                    let ticket = self.queue.opened(source, next_seq);
+                    if let Err(ticket) = answer.send(ticket) {
+                        self.queue.leave(source.epoch, &ticket);
+                    }
+                    return;
+                }
+                Err(failure) => self.wait_after(&failure).await,
+            }
+        }
+    }
+
+    async fn try_open(&mut self, source: Source) -> Result<(u64, String), Failure> {
+        let db = connected(&mut self.connection, &self.db).await?;
+        let next_seq = ingest::open(db, source.epoch, source.service_id, source.workspace_id).await?;
+        let name = crate::store::services::name(db, source.service_id).await?;
+        Ok((next_seq, name.unwrap_or_default()))
+    }
+
+    /// Commits all of it, whatever it takes; halves what Postgres refuses until one record is left.
+    async fn commit(&mut self, items: Vec<Item>) {
+        let mut parts = vec![Part { items, refused: None, partitions_checked: false }];
+        while let Some(mut part) = parts.pop() {
+            if part.items.is_empty() {
+                continue;
+            }
+            match watched(&self.health.clone(), self.attempt(&part)).await {
+                Ok(()) => self.committed(),
+                Err(Failure::Refused(why)) => {
+                    self.well();
+                    if part.items.len() == 1 {
+                        part.refused = Some(why);
+                        parts.push(part);
+                        continue;
+                    }
+                    let later = part.items.split_off(part.items.len() / 2);
+                    parts.push(Part { items: later, refused: None, partitions_checked: false });
+                    parts.push(part);
+                }
+                Err(Failure::NoPartition(_)) if !part.partitions_checked => {
+                    self.days.clear();
+                    part.partitions_checked = true;
+                    parts.push(part);
+                }
+                Err(failure) => {
+                    self.wait_after(&failure).await;
+                    parts.push(part);
+                    self.resume(&mut parts).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&mut self, part: &Part) -> Result<(), Failure> {
+        let today = Day::of(clock::now());
+        match &part.refused {
+            None => self.batch.fill(&part.items, today, &self.hub),
+            Some(_) => self.batch.fill_refused(&part.items),
+        }
+        let db = connected(&mut self.connection, &self.db).await?;
+        make_days(db, &self.batch, &mut self.days).await?;
+        let mut transaction = db.begin().await?;
+        ingest::delete_open(&mut transaction, &self.batch.ended).await?;
+        match ingest::advance(&mut transaction, &self.batch.advance, self.lease).await? {
+            Advanced::To(position) => self.batch.place(position),
+            Advanced::CursorsMoved => return Err(Failure::CursorsMoved),
+            Advanced::LeaseLost => return Err(Failure::LeaseLost),
+        }
+        for (statement, rows) in self.batch.copies() {
+            copy(&mut transaction, statement, rows).await?;
+        }
+        let (opened, epochs) = &self.batch.opened;
+        if !opened.is_empty() {
+            ingest::insert_open(&mut transaction, opened, epochs).await?;
+        }
+        for (index, why) in &self.batch.refused {
+            let why = part.refused.as_deref().unwrap_or(why);
+            keep_reject(&mut transaction, &part.items[*index], why).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Tells those who wait for it.
+    fn committed(&mut self) {
+        self.well();
+        let advance = &self.batch.advance;
+        for (epoch, next_seq) in advance.epochs.iter().zip(&advance.next_seq) {
+            self.queue.acknowledge(Epoch(*epoch), next_seq.cast_unsigned());
+        }
+        if let Some(position) = self.batch.position() {
+            self.hub.stored(position, self.batch.take_live());
+        }
+    }
+
+    /// Learns from the database what is committed, and drops that from what is still to be done.
+    async fn resume(&mut self, parts: &mut [Part]) {
+        let mut epochs: Vec<Uuid> = parts.iter().flat_map(|part| &part.items).map(|item| item.source.epoch.0).collect();
+        epochs.dedup();
+        let cursors = loop {
+            let cursors = async {
+                let db = connected(&mut self.connection, &self.db).await?;
+                Ok(ingest::cursors(db, &epochs).await?)
+            };
+            match watched(&self.health.clone(), cursors).await {
+                Ok(cursors) => break cursors,
+                Err(failure) => self.wait_after(&failure).await,
+            }
+        };
+        epochs.sort_unstable();
+        epochs.dedup();
+        for epoch in epochs {
+            let Some(cursor) = cursors.get(&epoch).copied() else {
+                self.give_up(Epoch(epoch), parts, "its cursor is gone");
+                continue;
+            };
+            let of_epoch = |item: &Item| item.source.epoch.0 == epoch;
+            parts.iter_mut().for_each(|part| part.items.retain(|item| !of_epoch(item) || item.frame.seq >= cursor));
+            self.queue.acknowledge(Epoch(epoch), cursor);
+            let first = parts.iter().flat_map(|part| &part.items).filter(|item| of_epoch(item)).map(|i| i.frame.seq).min();
+            if first.is_some_and(|first| first > cursor) {
+                self.give_up(Epoch(epoch), parts, "its cursor went back");
+            }
+        }
+    }
+
+    /// The session has to begin anew where the database says; the worker still has the records.
+    fn give_up(&self, epoch: Epoch, parts: &mut [Part], why: &str) {
+        error!(%epoch, why, "records of a worker do not follow on what is committed; its session ends");
+        parts.iter_mut().for_each(|part| part.items.retain(|item| item.source.epoch != epoch));
+        self.queue.fail(epoch);
+    }
+
+    async fn close(&mut self, epoch: Epoch) {
+        loop {
+            match watched(&self.health.clone(), self.try_close(epoch)).await {
+                Ok(None) => break self.well(),
+                Ok(Some((lost, position))) => {
+                    self.well();
+                    info!(%epoch, lost, "closed what a worker left open");
+                    self.hub.stored(position, Vec::new());
+                    break;
+                }
+                Err(failure) => self.wait_after(&failure).await,
+            }
+        }
+    }
+
+    async fn try_close(&mut self, epoch: Epoch) -> Result<Option<(u64, i64)>, Failure> {
+        let db = connected(&mut self.connection, &self.db).await?;
+        let mut transaction = db.begin().await?;
+        let lost = ingest::close(&mut transaction, epoch, WORKER_LOST, "the worker ended before the exchange did").await?;
+        let position = ingest::position(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok((lost > 0).then_some((lost, position)))
+    }
+
+    /// Shows and logs a failure, gives the connection up, and waits before the next attempt.
+    async fn wait_after(&mut self, failure: &Failure) {
+        self.connection = None;
+        let health = match failure {
+            Failure::LeaseLost => Health::Fenced,
+            Failure::CursorsMoved => Health::Ready,
+            Failure::Again(why) | Failure::Refused(why) | Failure::NoPartition(why) => Health::Stalled(why.clone()),
+        };
+        let news = self.health.send_if_modified(|known| {
+            let news = std::mem::discriminant(known) != std::mem::discriminant(&health);
+            *known = health;
+            news
+        });
+        if news {
+            warn!(?failure, "ingest waits");
+        }
+        sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+    }
+
+    fn well(&mut self) {
+        self.backoff = BACKOFF_FIRST;
+        let was_ill = self.health.send_if_modified(|health| std::mem::replace(health, Health::Ready) != Health::Ready);
+        if was_ill {
+            info!("ingest commits again");
+        }
+    }
+}
+
+async fn connected<'a>(connection: &'a mut Option<PgConnection>, db: &Db) -> Result<&'a mut PgConnection, Failure> {
+    match connection {
+        Some(connection) => Ok(connection),
+        None => Ok(connection.insert(connect(db).await?)),
+    }
+}
+
+/// Makes the partitions that the batch needs, in a transaction of their own.
+async fn make_days(db: &mut PgConnection, batch: &Batch, known: &mut HashSet<Day>) -> Result<(), Failure> {
+    for day in &batch.days {
+        if known.contains(day) {
+            continue;
+        }
+        let mut transaction = db.begin().await?;
+        if partitions::ensure(&mut transaction, *day).await? {
+            info!(?day, "made the partitions of a day on demand");
+        }
+        transaction.commit().await?;
+        known.insert(*day);
+    }
+    Ok(())
+}
+
+async fn keep_reject(db: &mut PgConnection, item: &Item, reason: &str) -> Result<(), Failure> {
+    let Source { epoch, service_id, workspace_id } = item.source;
+    let seq = item.frame.seq;
+    error!(%epoch, seq, %service_id, reason, "a record was refused; its bytes are in ingest_rejects");
+    let payload = &item.frame.payload;
+    ingest::insert_reject(db, Reject { epoch, service_id, workspace_id, seq, payload, reason }).await?;
+    Ok(())
+}
+
+/// Waits for the database, says so when it takes long, and gives up when it takes too long.
+async fn watched<T>(
+    health: &watch::Sender<Health>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = timeout(SLOW, &mut work).await {
+        return done;
+    }
+    warn!("the database does not answer");
+    health.send_replace(Health::Stalled("it does not answer".to_owned()));
+    let done = timeout(LOST, work).await;
+    done.unwrap_or_else(|_| Err(Failure::Again("it did not answer for too long".to_owned())))
+}
