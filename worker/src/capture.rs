@@ -6,6 +6,7 @@
 
 mod access_log;
 mod body;
+mod cell;
 mod open;
 mod queue;
 mod recorder;

@@ -10,7 +10,7 @@ use proxyplane_record::OPEN_ROW_AFTER_MS;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::{Capture, lock, recorder::Cell};
+use super::{Capture, cell::Cell, lock};
 
 /// Between two looks at the open exchanges.
 const TICK: Duration = Duration::from_millis(500);
@@ -37,13 +37,13 @@ struct Entry {
 impl OpenExchanges {
     /// Looks after `cell` once it has been open for two seconds.
     pub(super) fn insert_new(&self, cell: Arc<Cell>) -> usize {
-        let due = cell.began() + Duration::from_millis(OPEN_ROW_AFTER_MS);
+        let due = cell.began + Duration::from_millis(OPEN_ROW_AFTER_MS);
         self.insert(Entry { cell, due })
     }
 
     /// Looks after `cell` at the next tick.
     pub(super) fn insert_holding(&self, cell: Arc<Cell>) -> usize {
-        let due = cell.began();
+        let due = cell.began;
         self.insert(Entry { cell, due })
     }
 

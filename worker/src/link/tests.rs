@@ -38,7 +38,7 @@ async fn a_worker_lives_from_hello_to_drained() {
     assert!(matches!(&sent[..], [(0, Kind::Complete(complete))] if complete.request_body == b"ping"[..]));
 
     session.order(Down::Drain(wire::Drain { timeout_ms: 5_000 })).await;
-    stage.nobody_accepts().await;
+    stage.nobody_listens().await;
     assert!(!worker.is_finished(), "it waits for its records to be committed");
     records.ack(1).await;
     session

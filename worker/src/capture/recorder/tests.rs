@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use proxyplane_record::OPEN_ROW_AFTER_MS;
+use proxyplane_record::{Complete, ExchangeState, OPEN_ROW_AFTER_MS, Record};
 use proxyplane_spec::limits;
 
 use super::*;

@@ -133,9 +133,14 @@ impl Stage {
         soon(TcpStream::connect(self.address)).await.unwrap()
     }
 
-    /// Waits until the listener is closed.
-    pub(super) async fn nobody_accepts(&self) {
-        soon(async { while TcpStream::connect(self.address).await.is_ok() {} }).await;
+    /// Waits until the listener is closed: somebody else can listen there then.
+    pub(super) async fn nobody_listens(&self) {
+        soon(async {
+            while TcpListener::bind(self.address).is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// A connection that is an exchange with four bytes each way.
