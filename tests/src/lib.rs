@@ -1,1 +1,33 @@
-//! (to be written)
+//! The language in which the end-to-end tests are written.
+//!
+//! A [`World`] is a real `proxyplane serve` with its own Postgres. Tests share one and keep to a [`Workspace`] of their
+//! own in it; tests of the server's own life start worlds of their own. Traffic is made with [`Curl`] or, where every
+//! byte counts, with [`RawClient`]; it goes to [`nginx`] or to a [`RawOrigin`], which logs every byte it gets.
+//!
+//! Tests wait for what they expect ([`eventually`]) and never sleep. A failed expectation panics with what was seen.
+
+#![expect(clippy::missing_panics_doc, reason = "panicking is how a test's language says what went wrong")]
+
+mod certificates;
+mod ctl;
+mod curl;
+mod origin;
+mod process;
+mod proxy;
+mod raw_client;
+mod traffic;
+mod wait;
+mod workspace;
+mod world;
+
+pub use certificates::{Authority, Leaf};
+pub use ctl::Ran;
+pub use curl::{Curl, Response};
+pub use origin::{Nginx, Peer, RawOrigin, nginx};
+pub use process::Process;
+pub use proxy::{Proxy, ProxyBuilder};
+pub use raw_client::RawClient;
+pub use traffic::{Exchange, Side};
+pub use wait::{LONG_ENOUGH, eventually, eventually_within, free_port};
+pub use workspace::Workspace;
+pub use world::World;

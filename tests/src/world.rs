@@ -1,0 +1,220 @@
+//! A running Proxyplane.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{Process, Ran, Workspace, eventually, free_port};
+
+/// A control plane with its own data, home and port.
+pub struct World {
+    directory: PathBuf,
+    listen: String,
+    arguments: Vec<String>,
+    server: Option<Process>,
+}
+
+impl World {
+    /// The one that tests share; it is up. Keep to a workspace of your own in it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<World> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// One of its own, with nothing in it; it is up, and stopped when it is dropped.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One of its own with more arguments for `serve`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let mut world = Self::prepared(arguments);
+        world.serve();
+        world
+    }
+
+    /// One that was not started yet.
+    pub fn prepared(arguments: &[&str]) -> Self {
+        Self {
+            directory: new_directory("world"),
+            listen: format!("127.0.0.1:{}", free_port()),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            server: None,
+        }
+    }
+
+    /// Starts the server and waits until everything is ready.
+    pub fn serve(&mut self) {
+        self.spawn();
+        eventually("the server is ready", || {
+            if let Some(status) = self.server.as_mut().and_then(Process::exited) {
+                panic!("proxyplane ended with {status}:\n{}", self.log());
+            }
+            (self.proxyctl(["system", "status"]).code == 0).then_some(())
+        });
+    }
+
+    /// Starts the server and does not wait.
+    pub fn spawn(&mut self) {
+        let mut command = self.command(&binary("proxyplane"));
+        let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be opened");
+        command
+            .arg("serve")
+            .args(["--listen", &self.listen, "--log-format", "text", "--shutdown-timeout", "5s", "--data-dir"])
+            .arg(self.data_dir())
+            .args(&self.arguments)
+            .stdout(log.try_clone().expect("a descriptor can be duplicated"))
+            .stderr(log);
+        self.server = Some(Process::start("proxyplane", &mut command, &self.directory));
+    }
+
+    /// Stops the server with SIGTERM: its exit code. The data stays.
+    pub fn stop(&mut self) -> i32 {
+        self.server.take().expect("the server was started").stop()
+    }
+
+    /// Kills the server on the spot. Workers and Postgres live on, as they should.
+    pub fn kill(&mut self) {
+        let mut server = self.server.take().expect("the server was started");
+        server.signal(Signal::SIGKILL);
+        server.ended();
+    }
+
+    /// The server's process.
+    pub fn server(&mut self) -> &mut Process {
+        self.server.as_mut().expect("the server was started")
+    }
+
+    /// Runs `proxyctl` with this world's home.
+    pub fn proxyctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        let mut command = self.proxyctl_command(arguments);
+        let shown = shown(&command);
+        Ran::new(shown, command.output().expect("proxyctl can be started"))
+    }
+
+    /// The command itself, to change it or to start it and read along.
+    pub fn proxyctl_command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(&binary("proxyctl"));
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// A workspace of its own, named after the test.
+    pub fn workspace(&self) -> Workspace<'_> {
+        Workspace::create(self)
+    }
+
+    /// `http://address:port` of the API.
+    pub fn api(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    /// `address:port` of the API.
+    pub fn listen(&self) -> &str {
+        &self.listen
+    }
+
+    /// The API token.
+    pub fn token(&self) -> String {
+        let client = fs::read(self.home().join(".config/proxyplane/client.json")).expect("serve left client.json");
+        let client: serde_json::Value = serde_json::from_slice(&client).expect("client.json is JSON");
+        let file = client["token_file"].as_str().expect("it names the token's file");
+        fs::read_to_string(file).expect("the token can be read").trim().to_owned()
+    }
+
+    /// The installation's CA certificate in a file.
+    pub fn ca_file(&self) -> PathBuf {
+        let file = self.directory.join("ca.pem");
+        if !file.exists() {
+            // Whole or not there: tests share the world and look at the same time.
+            let own = self.directory.join(format!("ca-{}.pem", uuid::Uuid::now_v7()));
+            let _ = self.proxyctl([OsStr::new("ca"), "export".as_ref(), "-f".as_ref(), own.as_ref()]).ok();
+            fs::rename(own, &file).expect("the certificate was written");
+        }
+        file
+    }
+
+    /// Where this world keeps things; gone with it.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What `serve` was given as its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// What the server printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn home(&self) -> PathBuf {
+        self.directory.join("home")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("serve.log")
+    }
+
+    /// A command in this world's environment and in no other.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.home()).env("PATH", env::var_os("PATH").unwrap_or_default());
+        for kept in ["LANG", "LLVM_PROFILE_FILE", "RUST_BACKTRACE", "TMPDIR"] {
+            if let Some(value) = env::var_os(kept) {
+                command.env(kept, value);
+            }
+        }
+        command
+    }
+
+    /// A private Postgres outlives a control plane that was killed.
+    fn stop_postgres(&self) {
+        let Ok(pid_file) = fs::read_to_string(self.data_dir().join("pg/postmaster.pid")) else { return };
+        if let Some(pid) = pid_file.lines().next().and_then(|line| line.parse().ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the server's log ---\n{}", self.log());
+        }
+        drop(self.server.take());
+        self.stop_postgres();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let words = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    format!("proxyctl {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// A new directory that every user may enter: the private Postgres runs as a user of its own.
+pub(crate) fn new_directory(name: &str) -> PathBuf {
+    let directory = env::temp_dir().join(format!("proxyplane-{name}-{}", uuid::Uuid::now_v7().simple()));
+    fs::create_dir_all(directory.join("home")).expect("the directory can be made");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+    directory
+}
+
+/// A program of this build: beside the test's own executable.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("a test knows its own path");
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in deps/");
+    let program = profile.join(name);
+    assert!(program.exists(), "{} is missing; `cargo build --workspace` (or `make test`) builds it", program.display());
+    program
+}
