@@ -64,8 +64,7 @@ pub async fn run<S: Serve>(handoff: Handoff, threads: usize, serve: S) -> Result
 
     let (deadline, mut deadlines) = watch::channel(None);
     let drained = CancellationToken::new();
-    let mut parts = JoinSet::new();
-    spawn_parts(&mut parts, &link, &capture);
+    let mut parts = spawn_parts(&link, &capture);
     let session = Session {
         link,
         identity,
@@ -74,7 +73,7 @@ pub async fn run<S: Serve>(handoff: Handoff, threads: usize, serve: S) -> Result
         deadline: deadline.clone(),
         drained: drained.clone(),
     };
-    let session = tokio::spawn(session.run(first.connection));
+    parts.spawn(session.run(first.connection));
 
     wait_for_the_end(&deadline, &mut deadlines, &mut terminate, &mut parts).await?;
     tracing::info!("draining");
@@ -83,8 +82,8 @@ pub async fn run<S: Serve>(handoff: Handoff, threads: usize, serve: S) -> Result
         tracing::error!("records that the control plane did not take are lost");
     }
     drained.cancel();
-    // A panic there has been logged, and everything is over.
-    let _ = session.await;
+    // Only the session ends by itself.
+    let _ = parts.join_next().await;
     capture.access_log().flush(io::stderr());
     drop(data_plane);
     tracing::info!("drained");
@@ -100,11 +99,14 @@ fn announce(service: &Service, listeners: &[SocketAddr]) {
     tracing::info!(service = %config.name, revision = config.revision, ?listeners, "serving");
 }
 
-fn spawn_parts(parts: &mut JoinSet<()>, link: &Arc<Link>, capture: &Arc<Capture>) {
+/// What runs as long as the worker does.
+fn spawn_parts(link: &Arc<Link>, capture: &Arc<Capture>) -> JoinSet<()> {
+    let mut parts = JoinSet::new();
     parts.spawn(records::run(Arc::clone(link), Arc::clone(capture)));
     parts.spawn(capture::sweep(Arc::clone(capture)));
     let capture = Arc::clone(capture);
     parts.spawn(async move { capture.access_log().run(io::stderr()).await });
+    parts
 }
 
 /// Returns once there is a deadline: by the control plane's order or a signal.
