@@ -7,12 +7,76 @@ mod bodies;
 mod convert;
 mod decode;
 mod front;
+mod grpc_health;
 mod http;
 mod origin;
+mod proxies;
 mod server;
 mod status;
 mod streams;
 mod system;
 mod traffic;
+mod workspaces;
+
+use std::sync::Arc;
 
 pub use auth::Token;
+use proxyplane_proto::{
+    PUBLIC_DESCRIPTORS,
+    v1::{
+        proxy_lifecycle_service_server::ProxyLifecycleServiceServer, system_service_server::SystemServiceServer,
+        traffic_service_server::TrafficServiceServer, workspace_service_server::WorkspaceServiceServer,
+    },
+};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tonic_reflection::server::Builder as Reflection;
+
+use crate::{
+    config::WebOrigin, health::Health, lifecycle::Lifecycle, live::Hub, pki::Pki, services::Services, store::Db,
+};
+
+/// What the API is served from.
+#[derive(Clone)]
+pub struct Api {
+    /// For what was captured.
+    pub db: Db,
+    /// For what happens.
+    pub hub: Hub,
+    /// Workspaces and ProxyServices.
+    pub services: Services,
+    /// The installation's CA.
+    pub pki: Arc<Pki>,
+    /// For `/ready` and its kin.
+    pub health: Health,
+    /// What callers must show.
+    pub token: Token,
+    /// Pages of others that may call.
+    pub allowed_origins: Vec<WebOrigin>,
+}
+
+impl Api {
+    /// Serves on `listener` in the background, until the soft token; what is open then ends, or is cut by the hard one.
+    pub async fn serve(self, listener: TcpListener, lifecycle: &Lifecycle) -> std::io::Result<()> {
+        let guard = origin::Guard::new(listener.local_addr()?, self.allowed_origins.clone());
+        let (token, health) = (self.token.clone(), self.health.clone());
+        let front = front::Front::new(guard, token, health, self.routes(lifecycle).await?);
+        lifecycle.spawn(server::serve(listener, front, lifecycle.clone()));
+        Ok(())
+    }
+
+    async fn routes(self, lifecycle: &Lifecycle) -> std::io::Result<Routes> {
+        let streams = streams::Streams::new(lifecycle.soft().clone());
+        let reflection = || Reflection::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
+        let health = grpc_health::serve(self.health.clone(), lifecycle).await;
+        let proxies = proxies::Proxies::new(self.services.clone(), streams.clone());
+        Ok(Routes::new(WorkspaceServiceServer::new(workspaces::Workspaces::new(self.services)))
+            .add_service(ProxyLifecycleServiceServer::new(proxies))
+            .add_service(TrafficServiceServer::new(traffic::Traffic::new(self.db, self.hub, streams)))
+            .add_service(SystemServiceServer::new(system::System::new(self.health, self.pki)))
+            .add_service(reflection().build_v1().map_err(std::io::Error::other)?)
+            .add_service(reflection().build_v1alpha().map_err(std::io::Error::other)?)
+            .add_service(health)
+            .prepare())
+    }
+}

@@ -5,7 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::store::{self, Db};
+use time::OffsetDateTime;
+
+use crate::{
+    ingest::{self, IngestHandle},
+    pki::Pki,
+    store::{self, Db, services::ServiceRow},
+    supervisor::{ServiceState, ServiceStatus, Supervisor},
+};
 
 /// Health of everything, at one moment.
 #[derive(Clone, Debug)]
@@ -19,7 +26,7 @@ pub struct Report {
 /// One part.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// `database`, `ingest`, `certificates`, `proxy <workspace>/<name>`.
+    /// `start`, `database`, `ingest`, `certificates`, `proxy <workspace>/<name>`.
     pub name: String,
     /// Does it work?
     pub ready: bool,
@@ -27,37 +34,87 @@ pub struct Part {
     pub detail: String,
 }
 
-/// Looks at the parts when asked.
+/// Looks at the parts when asked. Cloning shares it.
 #[derive(Clone)]
 pub struct Health(Arc<Parts>);
 
 struct Parts {
     db: Db,
+    ingest: IngestHandle,
+    pki: Arc<Pki>,
+    supervisor: Supervisor,
     started: AtomicBool,
 }
 
 impl Health {
     /// Of these parts; not ready before [`Self::started`].
-    pub fn new(db: Db) -> Self {
-        Self(Arc::new(Parts { db, started: AtomicBool::new(false) }))
+    pub fn new(db: Db, ingest: IngestHandle, pki: Arc<Pki>, supervisor: Supervisor) -> Self {
+        Self(Arc::new(Parts { db, ingest, pki, supervisor, started: AtomicBool::new(false) }))
     }
 
-    /// The enabled services were started.
+    /// From now on: the services that are to run were started.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
     }
 
+    /// Were the services that are to run started?
+    pub fn has_started(&self) -> bool {
+        self.0.started.load(Ordering::Acquire)
+    }
+
     /// How each part does now.
     pub async fn report(&self) -> Report {
-        let database = match store::ping(&self.0.db).await {
-            Ok(()) => part("database", true, "answers"),
-            Err(error) => part("database", false, &error.to_string()),
+        let enabled = store::services::enabled(&self.0.db).await;
+        let database = match &enabled {
+            Ok(_) => part("database", true, "answers"),
+            Err(error) => part("database", false, error.to_string()),
         };
-        let parts = vec![database];
-        Report { ready: self.0.started.load(Ordering::Acquire) && parts.iter().all(|part| part.ready), parts }
+        let ingest = self.0.ingest.health().borrow().clone();
+        let ingest = part("ingest", ingest == ingest::Health::Ready, ingest.to_string());
+        let mut parts = vec![database, ingest, self.certificates()];
+        if !self.has_started() {
+            parts.insert(0, part("start", false, "proxies are being started"));
+        }
+        let proxies = enabled.unwrap_or_default().into_iter().map(|row| self.proxy(row));
+        parts.extend(futures_util::future::join_all(proxies).await);
+        Report { ready: parts.iter().all(|part| part.ready), parts }
+    }
+
+    fn certificates(&self) -> Part {
+        let end = self.0.pki.not_after();
+        part("certificates", OffsetDateTime::now_utc() < end, format!("the CA certificate is valid until {}", end.date()))
+    }
+
+    async fn proxy(&self, row: ServiceRow) -> Part {
+        let status = self.0.supervisor.status(row.id).await;
+        let name = format!("proxy {}/{}", row.workspace_code, row.name);
+        part(&name, status.state == ServiceState::Running, proxy_detail(&status))
     }
 }
 
-fn part(name: &str, ready: bool, detail: &str) -> Part {
-    Part { name: name.to_owned(), ready, detail: detail.to_owned() }
+fn proxy_detail(status: &ServiceStatus) -> String {
+    let state = match status.state {
+        ServiceState::Stopped => "stopped",
+        ServiceState::Starting => "starting",
+        ServiceState::Running => "running",
+        ServiceState::Draining => "draining",
+        ServiceState::Stopping => "stopping",
+        ServiceState::Crashed => "crashed",
+        ServiceState::Failed => "failed",
+    };
+    if !status.last_error.is_empty() {
+        return format!("{state}: {}", status.last_error);
+    }
+    match status.applied_at {
+        Some(at) => format!("{state}, revision {} applied {} {}", status.applied_revision, at.date(), clock(at)),
+        None => state.to_owned(),
+    }
+}
+
+fn clock(at: OffsetDateTime) -> String {
+    format!("{:02}:{:02}:{:02} UTC", at.hour(), at.minute(), at.second())
+}
+
+fn part(name: &str, ready: bool, detail: impl Into<String>) -> Part {
+    Part { name: name.to_owned(), ready, detail: detail.into() }
 }

@@ -3,13 +3,18 @@
 //! `ARCHITECTURE.md` at the root of the repository says what each module is for.
 
 pub mod api;
+pub mod bootstrap;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod health;
 pub mod ingest;
 pub mod lifecycle;
+pub mod link;
 pub mod live;
 pub mod pki;
+pub mod services;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;

@@ -1,6 +1,8 @@
 //! Between the wire and the domain: ids, times, pages and enums are parsed here, once, and encoded here.
 
+pub(super) mod proxies;
 pub(super) mod traffic;
+pub(super) mod workspaces;
 
 use prost_types::Timestamp;
 use proxyplane_spec::Violation;
@@ -23,11 +25,6 @@ impl Fields {
     /// Notes a wrong field.
     pub(super) fn wrong(&mut self, field: &str, description: &str) {
         self.0.push(Violation::new(field, description));
-    }
-
-    /// Notes several.
-    pub(super) fn take_all<T>(&mut self, fields: Result<T, Vec<Violation>>) -> Option<T> {
-        fields.map_err(|violations| self.0.extend(violations)).ok()
     }
 
     /// The request if nothing was wrong with it.

@@ -13,7 +13,7 @@ use proxyplane_spec::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::store::StoreError;
+use crate::{services, store::StoreError};
 
 /// An error on its way to a client.
 #[derive(Clone, Debug)]
@@ -87,27 +87,33 @@ impl From<Violation> for Refusal {
     }
 }
 
+impl From<services::Error> for Refusal {
+    fn from(error: services::Error) -> Self {
+        match &error {
+            services::Error::Internal(source) => return Self::internal(&chain(source)),
+            services::Error::StorageUnavailable(source) => {
+                tracing::warn!(error = chain(source), "a call failed because the database is away");
+            }
+            _ => {}
+        }
+        let mut refusal = Self::new(error.reason(), error.to_string()).at(error.violations().to_vec());
+        for (key, value) in error.metadata() {
+            refusal = refusal.with(key, value);
+        }
+        refusal
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        let message = error.to_string();
-        match error {
-            StoreError::NameTaken { name } => Self::new(reasons::NAME_TAKEN, message).with("name", name),
-            StoreError::PortTaken { port } => Self::new(reasons::PORT_IN_USE, message).with("port", port),
-            StoreError::NotFound => Self::new(reasons::NOT_FOUND, message),
-            StoreError::EtagMismatch => {
-                Self::new(reasons::ETAG_MISMATCH, "somebody changed the resource first; read it again")
-            }
-            StoreError::WorkspaceNotEmpty => Self::new(reasons::WORKSPACE_NOT_EMPTY, message),
-            StoreError::InvalidPageToken => Self::new(reasons::INVALID_PAGE_TOKEN, message)
-                .at(vec![Violation::new("page_token", "is damaged or belongs to another query")]),
-            StoreError::Held { .. } => Self::new(reasons::SHUTTING_DOWN, message),
-            StoreError::Unavailable(source) => {
-                tracing::warn!(error = %source, "a call failed because the database is away");
-                Self::new(reasons::STORAGE_UNAVAILABLE, "the database cannot be reached; try again")
-            }
-            StoreError::Fault(source) => Self::internal(&source),
-        }
+        services::Error::from(error).into()
     }
+}
+
+/// An error with its causes, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The gRPC code that the published table gives to a reason.
@@ -133,6 +139,7 @@ fn joined(violations: &[Violation]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::PortHolder;
 
     #[test]
     fn every_published_reason_has_the_code_it_names() {
@@ -141,6 +148,24 @@ mod tests {
             let expected: String = reason.grpc.split('_').map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect();
             assert_eq!(spelled, expected, "{}", reason.name);
         }
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let holder = PortHolder::Process { pid: 7, name: "nginx".into() };
+        let refusal = Refusal::from(services::Error::PortInUse { port: 80, holder });
+        assert_eq!(refusal.message(), "Port 80 is already in use by process 7 (nginx)");
+        let details = Status::from(refusal).get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["holder_pid"].as_str()), ("PORT_IN_USE", "7"));
+    }
+
+    #[test]
+    fn a_fault_of_the_server_is_not_told() {
+        let fault = StoreError::Fault(sqlx::Error::Protocol("secret".into()));
+        let refusal = Refusal::from(fault);
+        assert_eq!(refusal.reason(), reasons::INTERNAL);
+        assert!(!refusal.message().contains("secret"));
     }
 
     #[test]

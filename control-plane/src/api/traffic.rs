@@ -1,6 +1,6 @@
 //! `TrafficService`: history, bodies and the live view.
 
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use proxyplane_proto::v1::{self, traffic_service_server::TrafficService};
 use proxyplane_spec::ExchangeId;
 use tonic::{Request, Response, Status};
@@ -11,18 +11,22 @@ use super::{
     status::Refusal,
     streams::{Answers, Streams},
 };
-use crate::store::{Db, exchanges, heads, websockets};
+use crate::{
+    live::Hub,
+    store::{Db, exchanges, heads, websockets},
+};
 
 /// Serves what was captured.
 pub(super) struct Traffic {
     db: Db,
+    hub: Hub,
     bodies: Bodies,
     streams: Streams,
 }
 
 impl Traffic {
-    pub(super) fn new(db: Db, streams: Streams) -> Self {
-        Self { bodies: Bodies::new(db.clone()), db, streams }
+    pub(super) fn new(db: Db, hub: Hub, streams: Streams) -> Self {
+        Self { bodies: Bodies::new(db.clone()), db, hub, streams }
     }
 
     async fn exchange(&self, id: ExchangeId) -> Result<exchanges::ExchangeRow, Refusal> {
@@ -128,7 +132,7 @@ impl TrafficService for Traffic {
         // The first read tells whether there is such a message: a stream without answers would say nothing.
         let name = || format!("{id} / {sequence}");
         let first = parts.try_next().await?.ok_or_else(|| not_found("websocket message", name()))?;
-        let all = futures_util::StreamExt::chain(futures_util::stream::iter([Ok(first)]), parts);
+        let all = stream::iter([Ok(first)]).chain(parts);
         Ok(self.streams.open(all.map_ok(|data| v1::StreamWebSocketMessageResponse { data }))?)
     }
 
@@ -136,8 +140,14 @@ impl TrafficService for Traffic {
 
     async fn watch_traffic(
         &self,
-        _request: Request<v1::WatchTrafficRequest>,
+        request: Request<v1::WatchTrafficRequest>,
     ) -> Result<Response<Self::WatchTrafficStream>, Status> {
-        Ok(self.streams.open(futures_util::stream::empty())?)
+        let filter = convert::traffic::watch(request.get_ref())?;
+        let subscription = self.hub.subscribe(filter).await.map_err(Refusal::from)?;
+        let events = stream::try_unfold(subscription, |mut subscription| async move {
+            let event = subscription.next().await?;
+            Ok(Some((convert::traffic::event(event), subscription)))
+        });
+        Ok(self.streams.open(events)?)
     }
 }

@@ -1,4 +1,6 @@
-//! Exchanges, WebSockets and filters.
+//! Exchanges, WebSockets, filters and live events.
+
+use std::sync::Arc;
 
 use proxyplane_proto::v1;
 use proxyplane_record::Side;
@@ -7,6 +9,7 @@ use proxyplane_spec::{ServiceId, Violation, WorkspaceId};
 use super::{Fields, optional_id, page, time, timestamp};
 use crate::{
     api::status::Refusal,
+    live,
     store::{
         exchanges::{ExchangeFilter, ExchangeRow},
         heads::HeadsRow,
@@ -87,6 +90,40 @@ pub(in crate::api) fn websockets(
     let page = fields.take(page(request.page_size, &request.page_token));
     let filter = owner.map(|Owner { service_id, workspace_id }| WebSocketFilter { service_id, workspace_id });
     fields.finish(filter.zip(page))
+}
+
+/// What is to be watched.
+pub(in crate::api) fn watch(request: &v1::WatchTrafficRequest) -> Result<live::Filter, Refusal> {
+    let mut fields = Fields::default();
+    let owner = owner("", &request.proxy_id, &request.workspace_id, &mut fields);
+    if request.after_position < 0 {
+        fields.wrong("after_position", "must not be negative");
+    }
+    let filter = owner.map(|Owner { service_id, workspace_id }| live::Filter {
+        service_id,
+        workspace_id,
+        after_position: (request.after_position > 0).then_some(request.after_position),
+        stored_only: request.stored_only,
+    });
+    fields.finish(filter)
+}
+
+/// A live event.
+pub(in crate::api) fn event(event: live::Event) -> v1::WatchTrafficResponse {
+    use v1::watch_traffic_response::Event as Wire;
+    let row = |row: Arc<ExchangeRow>| exchange(Arc::unwrap_or_clone(row));
+    let socket = |row: Arc<WebSocketRow>| websocket(Arc::unwrap_or_clone(row));
+    let event = match event {
+        live::Event::Subscribed(position) => Wire::Subscribed(v1::Subscribed { position }),
+        live::Event::Begun(begun) => Wire::Begun(row(begun)),
+        live::Event::Completed(completed) => Wire::Completed(row(completed)),
+        live::Event::Stored(stored) => Wire::Stored(row(stored)),
+        live::Event::WebSocketOpened(opened) => Wire::WebsocketOpened(socket(opened)),
+        live::Event::WebSocketMessage(passed) => Wire::WebsocketMessage(message(Arc::unwrap_or_clone(passed))),
+        live::Event::WebSocketClosed(closed) => Wire::WebsocketClosed(socket(closed)),
+        live::Event::Missed(count) => Wire::Missed(count),
+    };
+    v1::WatchTrafficResponse { event: Some(event) }
 }
 
 /// Which body.

@@ -1,0 +1,137 @@
+//! `ProxyLifecycleService`.
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use proxyplane_proto::v1::{self, proxy_lifecycle_service_server::ProxyLifecycleService};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{self, Fields},
+    status::Refusal,
+    streams::{Answers, Streams},
+};
+use crate::services::Services;
+
+/// Serves ProxyServices.
+pub(super) struct Proxies {
+    services: Services,
+    streams: Streams,
+}
+
+impl Proxies {
+    pub(super) fn new(services: Services, streams: Streams) -> Self {
+        Self { services, streams }
+    }
+}
+
+#[tonic::async_trait]
+impl ProxyLifecycleService for Proxies {
+    async fn create_proxy_service(
+        &self,
+        request: Request<v1::CreateProxyServiceRequest>,
+    ) -> Result<Response<v1::CreateProxyServiceResponse>, Status> {
+        let new = convert::proxies::new(request.into_inner())?;
+        let made = self.services.create_proxy(new).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::CreateProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(made)) }))
+    }
+
+    async fn get_proxy_service(
+        &self,
+        request: Request<v1::GetProxyServiceRequest>,
+    ) -> Result<Response<v1::GetProxyServiceResponse>, Status> {
+        let id = convert::id("id", &request.get_ref().id).map_err(Refusal::from)?;
+        let found = self.services.get_proxy(id).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::GetProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(found)) }))
+    }
+
+    async fn list_proxy_services(
+        &self,
+        request: Request<v1::ListProxyServicesRequest>,
+    ) -> Result<Response<v1::ListProxyServicesResponse>, Status> {
+        let (filter, page) = convert::proxies::list(request.into_inner())?;
+        let found = self.services.list_proxies(&filter, &page).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::ListProxyServicesResponse {
+            proxy_services: found.rows.into_iter().map(convert::proxies::proxy).collect(),
+            next_page_token: found.next_page_token,
+        }))
+    }
+
+    async fn update_proxy_service(
+        &self,
+        request: Request<v1::UpdateProxyServiceRequest>,
+    ) -> Result<Response<v1::UpdateProxyServiceResponse>, Status> {
+        let update = convert::proxies::update(request.into_inner())?;
+        let changed = self.services.update_proxy(update).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::UpdateProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(changed)) }))
+    }
+
+    async fn delete_proxy_service(
+        &self,
+        request: Request<v1::DeleteProxyServiceRequest>,
+    ) -> Result<Response<v1::DeleteProxyServiceResponse>, Status> {
+        let v1::DeleteProxyServiceRequest { id, etag, purge } = request.into_inner();
+        let id = convert::id("id", &id).map_err(Refusal::from)?;
+        self.services.delete_proxy(id, &etag, purge).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::DeleteProxyServiceResponse {}))
+    }
+
+    async fn start_proxy_service(
+        &self,
+        request: Request<v1::StartProxyServiceRequest>,
+    ) -> Result<Response<v1::StartProxyServiceResponse>, Status> {
+        let id = convert::id("id", &request.get_ref().id).map_err(Refusal::from)?;
+        let started = self.services.start_proxy(id).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::StartProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(started)) }))
+    }
+
+    async fn stop_proxy_service(
+        &self,
+        request: Request<v1::StopProxyServiceRequest>,
+    ) -> Result<Response<v1::StopProxyServiceResponse>, Status> {
+        let v1::StopProxyServiceRequest { id, drain_timeout } = request.into_inner();
+        let mut fields = Fields::default();
+        let id = fields.take(convert::id("id", &id));
+        let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
+        let (id, drain) = fields.finish(id.zip(drain))?;
+        let stopped = self.services.stop_proxy(id, drain).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::StopProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(stopped)) }))
+    }
+
+    async fn restart_proxy_service(
+        &self,
+        request: Request<v1::RestartProxyServiceRequest>,
+    ) -> Result<Response<v1::RestartProxyServiceResponse>, Status> {
+        let v1::RestartProxyServiceRequest { id, drain_timeout } = request.into_inner();
+        let mut fields = Fields::default();
+        let id = fields.take(convert::id("id", &id));
+        let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
+        let (id, drain) = fields.finish(id.zip(drain))?;
+        let restarted = self.services.restart_proxy(id, drain).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::RestartProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(restarted)) }))
+    }
+
+    type ReadProxyServiceLogsStream = Answers<v1::ReadProxyServiceLogsResponse>;
+
+    async fn read_proxy_service_logs(
+        &self,
+        request: Request<v1::ReadProxyServiceLogsRequest>,
+    ) -> Result<Response<Self::ReadProxyServiceLogsStream>, Status> {
+        let v1::ReadProxyServiceLogsRequest { id, tail, follow } = request.into_inner();
+        let id = convert::id("id", &id).map_err(Refusal::from)?;
+        let lines = self.services.read_logs(id, tail, follow).await.map_err(Refusal::from)?;
+        let answers = ReceiverStream::new(lines).map(|lines| Ok(v1::ReadProxyServiceLogsResponse { lines }));
+        Ok(self.streams.open(answers)?)
+    }
+
+    type WatchProxyServicesStream = Answers<v1::WatchProxyServicesResponse>;
+
+    async fn watch_proxy_services(
+        &self,
+        request: Request<v1::WatchProxyServicesRequest>,
+    ) -> Result<Response<Self::WatchProxyServicesStream>, Status> {
+        let scope = convert::proxies::scope(request.get_ref())?;
+        let events = self.services.watch_proxies(scope).await.map_err(Refusal::from)?;
+        let answers = ReceiverStream::new(events).map_ok(convert::proxies::event).map_err(Refusal::from);
+        Ok(self.streams.open(answers)?)
+    }
+}
