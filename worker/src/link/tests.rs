@@ -2,11 +2,13 @@
 
 mod stage;
 
+use std::collections::HashMap;
+
 use proxyplane_proto::worker::{self as wire, session_request::Message as Up, session_response::Message as Down};
 use proxyplane_record::{Kind, error_code};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use self::stage::{Stage, config, frames};
+use self::stage::{Stage, WHICH_THREAD, config, frames};
 use crate::{app::Fatal, link::FEATURES};
 
 #[tokio::test]
@@ -212,4 +214,21 @@ async fn a_connection_that_panics_ends_alone() {
     doomed.write_all(b"boom").await.unwrap();
     assert_eq!(doomed.read(&mut [0; 1]).await.unwrap_or(0), 0);
     stage.one_exchange().await;
+}
+
+#[tokio::test]
+async fn connections_are_spread_over_the_threads() {
+    let mut stage = Stage::set();
+    let _worker = stage.start_worker();
+    let _session = stage.ready().await;
+    let (mut open, mut threads) = (Vec::new(), HashMap::new());
+    for _ in 0..10 {
+        let mut client = stage.client().await;
+        client.write_all(WHICH_THREAD).await.unwrap();
+        let mut name = [0; 6];
+        client.read_exact(&mut name).await.unwrap();
+        *threads.entry(name).or_insert(0) += 1;
+        open.push(client);
+    }
+    assert!(threads[b"data-0"] >= 4 && threads[b"data-1"] >= 4, "{threads:?}");
 }

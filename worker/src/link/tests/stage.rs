@@ -151,6 +151,9 @@ impl Stage {
     }
 }
 
+/// What the echo answers with the name of its thread.
+pub(super) const WHICH_THREAD: &[u8] = b"which?";
+
 async fn echo(service: Arc<Service>, mut stream: TcpStream) {
     let start = Start::new(Bytes::new(), ExchangeKind::Http, service.config().spec.capture_limit);
     let recorder = service.capture.begin(start).await;
@@ -158,6 +161,11 @@ async fn echo(service: Arc<Service>, mut stream: TcpStream) {
     let mut buffer = [0; 1024];
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
         assert_ne!(&buffer[..length], b"boom");
+        if &buffer[..length] == WHICH_THREAD {
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            let _ = stream.write_all(name.as_bytes()).await;
+            continue;
+        }
         recorder.request_data(&buffer[..length]).await;
         recorder.response_data(&buffer[..length]).await;
         let _ = stream.write_all(&buffer[..length]).await;
