@@ -4,11 +4,16 @@
 
 pub mod app;
 pub mod capture;
+pub mod core;
+pub mod forward;
 pub mod handoff;
+pub mod http2;
 pub mod link;
 pub mod listener;
 pub mod service;
 pub mod tls;
+pub mod tunnel;
+pub mod upstream;
 pub mod websocket;
 
 #[cfg(test)]
