@@ -46,7 +46,8 @@ pub use self::{
 
 /// What one revision of a service's configuration means for TLS.
 ///
-/// Cheap to build: the system's roots are loaded once in the process, client configurations when first used.
+/// Cheap to build: the system's roots are loaded for the first connection that needs them, once in the process, and
+/// client configurations are made when first used.
 #[derive(Debug)]
 pub struct Tls {
     authority: ArcSwap<Authority>,
@@ -94,7 +95,7 @@ impl Tls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let name = name::parse(sni.unwrap_or(host)).ok_or_else(|| TlsFailure::origin_name(sni.unwrap_or(host)))?;
-        let config = self.origin.config(offered)?;
+        let config = self.origin.config(offered).await?;
         let handshake = TlsConnector::from(config).connect(name.clone(), io);
         match tokio::time::timeout(limits::TLS_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => {

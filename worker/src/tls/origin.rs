@@ -7,6 +7,8 @@ use rustls::{
     ClientConfig,
     client::{Resumption, danger::ServerCertVerifier},
 };
+use rustls_pki_types::CertificateDer;
+use tokio::sync::OnceCell;
 
 use super::{
     TlsFailure,
@@ -23,25 +25,20 @@ const SESSIONS_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Origin {
     insecure: bool,
-    verifier: Arc<dyn ServerCertVerifier>,
+    extra: Vec<CertificateDer<'static>>,
+    /// Made for the first connection: a worker that carries no TLS never loads the system's roots.
+    verifier: OnceCell<Arc<dyn ServerCertVerifier>>,
     sessions: Resumption,
     configs: [OnceLock<Arc<ClientConfig>>; Offer::COUNT],
 }
 
 impl Origin {
     pub(super) fn build(spec: &CaptureSpec) -> Result<Self, Violation> {
-        let extra = roots::extra(&spec.extra_ca_pem)?;
-        let insecure = spec.insecure_upstream;
-        let verifier: Arc<dyn ServerCertVerifier> = if insecure {
-            Arc::new(Insecure)
-        } else {
-            Arc::new(Verified::new(extra))
-        };
-        let sessions = Resumption::in_memory_sessions(SESSIONS_MAX);
         Ok(Self {
-            insecure,
-            verifier,
-            sessions,
+            insecure: spec.insecure_upstream,
+            extra: roots::extra(&spec.extra_ca_pem)?,
+            verifier: OnceCell::new(),
+            sessions: Resumption::in_memory_sessions(SESSIONS_MAX),
             configs: Default::default(),
         })
     }
@@ -51,23 +48,36 @@ impl Origin {
     }
 
     /// The configuration that offers what a client offered.
-    pub(super) fn config(&self, offered: &[Vec<u8>]) -> Result<Arc<ClientConfig>, TlsFailure> {
+    pub(super) async fn config(&self, offered: &[Vec<u8>]) -> Result<Arc<ClientConfig>, TlsFailure> {
         let offer = Offer::of(offered);
         let slot = &self.configs[offer as usize];
         if let Some(config) = slot.get() {
             return Ok(Arc::clone(config));
         }
+        let verifier = self.verifier.get_or_try_init(|| self.make_verifier()).await?;
         let made = self
-            .make(offer)
+            .make(offer, verifier)
             .map_err(|error| TlsFailure::internal(error.to_string()))?;
         Ok(Arc::clone(slot.get_or_init(|| Arc::new(made))))
     }
 
-    fn make(&self, offer: Offer) -> Result<ClientConfig, rustls::Error> {
+    /// Loading the system's roots takes 5–25 ms, so it happens beside the data plane's threads.
+    async fn make_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsFailure> {
+        if self.insecure {
+            return Ok(Arc::new(Insecure));
+        }
+        let extra = self.extra.clone();
+        let made = tokio::task::spawn_blocking(move || Arc::new(Verified::new(extra)));
+        made.await
+            .map(|verifier| verifier as _)
+            .map_err(|error| TlsFailure::internal(error.to_string()))
+    }
+
+    fn make(&self, offer: Offer, verifier: &Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, rustls::Error> {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&self.verifier))
+            .with_custom_certificate_verifier(Arc::clone(verifier))
             .with_no_client_auth();
         config.alpn_protocols = offer.protocols();
         config.resumption = self.sessions.clone();

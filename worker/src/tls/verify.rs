@@ -1,6 +1,6 @@
 //! Verification of origins' certificates: the web PKI's rules, with errors that say what is wrong.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
@@ -29,27 +29,18 @@ pub(super) struct Untrusted(String);
 #[derive(Debug)]
 pub(super) struct Verified {
     extra: Vec<CertificateDer<'static>>,
-    /// `None` if there is no root at all. Made when first used: an idle worker, or one that carries plain HTTP, does
-    /// not load the system's roots.
-    chain: OnceLock<Option<Arc<WebPkiServerVerifier>>>,
+    /// `None` if there is no root at all.
+    chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
 impl Verified {
+    /// Loads the system's roots if nobody did before.
     pub(super) fn new(extra: Vec<CertificateDer<'static>>) -> Self {
-        Self {
-            extra,
-            chain: OnceLock::new(),
-        }
-    }
-
-    fn chain(&self) -> Option<&WebPkiServerVerifier> {
-        let make = || {
-            let roots = roots::with(&self.extra);
-            WebPkiServerVerifier::builder_with_provider(roots, provider())
-                .build()
-                .ok()
-        };
-        self.chain.get_or_init(make).as_deref()
+        let roots = roots::with(&extra);
+        let chain = WebPkiServerVerifier::builder_with_provider(roots, provider())
+            .build()
+            .ok();
+        Self { extra, chain }
     }
 
     fn verify_pinned(
@@ -84,7 +75,7 @@ impl ServerCertVerifier for Verified {
         if self.extra.iter().any(|pinned| pinned == end_entity) {
             return Self::verify_pinned(end_entity, name, now);
         }
-        let Some(chain) = self.chain() else {
+        let Some(chain) = &self.chain else {
             return Err(untrusted("no trusted roots are installed on this machine".to_owned()));
         };
         chain
