@@ -15,10 +15,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The stream is open. Says so after a gap; `resumed` tells what the gap means.
+    /// The stream is open, and says so: at first, and after a gap, whose meaning `resumed` tells.
     pub(crate) fn up(&mut self, resumed: &str) {
         if self.down {
             output::talk(&format!("connected again; {resumed}"));
+        } else if !self.was_up {
+            output::talk("watching (Ctrl-C ends)");
         }
         self.was_up = true;
         self.down = false;

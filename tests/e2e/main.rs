@@ -1,2 +1,9 @@
-//! (to be written)
-fn main() {}
+//! Proxyplane as its users meet it: real processes, real traffic.
+
+mod command_line;
+mod exchanges;
+mod history;
+mod lifecycle;
+mod proxies;
+mod serve;
+mod workspaces;

@@ -33,13 +33,19 @@ impl Authority {
     pub fn new(directory: &Path) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Proxyplane test origins");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Proxyplane test origins");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("the CA can be signed").pem();
         fs::create_dir_all(directory).expect("the directory can be made");
         fs::write(directory.join("ca.pem"), &pem).expect("the CA can be written");
-        Self { issuer: Issuer::new(params, key), pem, directory: directory.to_owned() }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+            directory: directory.to_owned(),
+        }
     }
 
     /// Its certificate, PEM.
@@ -64,13 +70,21 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut params);
         let key = KeyPair::generate().expect("a key can be made");
-        let certificate = params.signed_by(&key, &self.issuer).expect("the leaf can be signed").pem();
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .expect("the leaf can be signed")
+            .pem();
         let key = key.serialize_pem();
         let stem = format!("{}-{}", names.join("-").replace(['*', ':'], "_"), uuid::Uuid::now_v7());
         let certificate_file = self.directory.join(format!("{stem}.pem"));
         let key_file = self.directory.join(format!("{stem}.key"));
         fs::write(&certificate_file, &certificate).expect("the certificate can be written");
         fs::write(&key_file, &key).expect("the key can be written");
-        Leaf { certificate, key, certificate_file, key_file }
+        Leaf {
+            certificate,
+            key,
+            certificate_file,
+            key_file,
+        }
     }
 }

@@ -38,7 +38,14 @@ impl Ran {
     #[track_caller]
     #[must_use]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "exit code of `{}`; it said: {}{}", self.command, self.stderr, self.text());
+        assert_eq!(
+            self.code,
+            code,
+            "exit code of `{}`; it said: {}{}",
+            self.command,
+            self.stderr,
+            self.text()
+        );
         self
     }
 
@@ -46,7 +53,12 @@ impl Ran {
     #[track_caller]
     pub fn fails(self, code: i32, words: &str) {
         let ran = self.exits(code);
-        assert!(ran.stderr.contains(words), "`{}` should say '{words}', said: {}", ran.command, ran.stderr);
+        assert!(
+            ran.stderr.contains(words),
+            "`{}` should say '{words}', said: {}",
+            ran.command,
+            ran.stderr
+        );
     }
 
     /// Standard output as text.

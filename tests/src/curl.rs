@@ -53,7 +53,8 @@ impl Curl {
     /// With more arguments.
     #[must_use]
     pub fn with<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
@@ -65,8 +66,22 @@ impl Curl {
         let mut command = Command::new("curl");
         command.args(["-q", "--silent", "--show-error", "--max-time", "60", "--noproxy", ""]);
         command.args(["--write-out", "%{http_code} %{http_version}"]);
-        command.arg("--dump-header").arg(&head).arg("--output").arg(&body).args(&self.arguments).arg(url);
-        for variable in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+        command
+            .arg("--dump-header")
+            .arg(&head)
+            .arg("--output")
+            .arg(&body)
+            .args(&self.arguments)
+            .arg(url);
+        for variable in [
+            "http_proxy",
+            "https_proxy",
+            "all_proxy",
+            "no_proxy",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "NO_PROXY",
+        ] {
             command.env_remove(variable);
         }
         let output = command.output().expect("curl can be started");
@@ -97,7 +112,10 @@ impl Response {
     /// Lines of the last head, without what differs between two answers to the same request.
     pub fn fields(&self) -> Vec<String> {
         let last = self.head.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default();
-        last.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:")).map(str::to_owned).collect()
+        last.lines()
+            .filter(|line| !line.to_ascii_lowercase().starts_with("date:"))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The body as text.

@@ -6,11 +6,15 @@
 //!
 //! Tests wait for what they expect ([`eventually`]) and never sleep. A failed expectation panics with what was seen.
 
-#![expect(clippy::missing_panics_doc, reason = "panicking is how a test's language says what went wrong")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "panicking is how a test's language says what went wrong"
+)]
 
 mod certificates;
 mod ctl;
 mod curl;
+mod follow;
 mod origin;
 mod process;
 mod proxy;
@@ -23,6 +27,7 @@ mod world;
 pub use certificates::{Authority, Leaf};
 pub use ctl::Ran;
 pub use curl::{Curl, Response};
+pub use follow::Follow;
 pub use origin::{Nginx, Peer, RawOrigin, nginx};
 pub use process::Process;
 pub use proxy::{Proxy, ProxyBuilder};

@@ -50,7 +50,12 @@ impl Process {
             .spawn()
             .expect("a shell can be started");
         let leash = watcher.stdin.take();
-        Self { name: name.to_owned(), child, watcher, _leash: leash }
+        Self {
+            name: name.to_owned(),
+            child,
+            watcher,
+            _leash: leash,
+        }
     }
 
     /// Its process id.
@@ -60,7 +65,9 @@ impl Process {
 
     /// Has it exited, and how?
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        self.child
+            .try_wait()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
     /// Sends it a signal.
@@ -82,7 +89,9 @@ impl Process {
             self.signal(Signal::SIGTERM);
         }
         let status = self.ended();
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
 }
 

@@ -19,13 +19,18 @@ pub struct ProxyBuilder<'w> {
 
 impl<'w> ProxyBuilder<'w> {
     pub(crate) fn new(workspace: &'w Workspace<'w>, name: &str) -> Self {
-        Self { workspace, name: name.to_owned(), arguments: Vec::new() }
+        Self {
+            workspace,
+            name: name.to_owned(),
+            arguments: Vec::new(),
+        }
     }
 
     /// More arguments of `proxyctl proxy create`.
     #[must_use]
     pub fn with<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
@@ -63,8 +68,16 @@ impl<'w> ProxyBuilder<'w> {
         }
         let made = self.workspace.proxyctl(arguments).json();
         let id = made["id"].as_str().expect("a proxy has an id").to_owned();
-        let port = made["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a proxy has a port");
-        Proxy { workspace: self.workspace, id, name: self.name, port }
+        let port = made["port"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .expect("a proxy has a port");
+        Proxy {
+            workspace: self.workspace,
+            id,
+            name: self.name,
+            port,
+        }
     }
 }
 
@@ -157,7 +170,9 @@ impl Proxy<'_> {
     /// Process id of its worker.
     #[track_caller]
     pub fn worker(&self) -> i32 {
-        let pid = self.get()["pid"].as_i64().unwrap_or_else(|| panic!("'{}' has no worker", self.name));
+        let pid = self.get()["pid"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("'{}' has no worker", self.name));
         i32::try_from(pid).expect("process ids fit")
     }
 
@@ -197,32 +212,48 @@ impl Proxy<'_> {
     /// What is stored now, oldest first.
     #[track_caller]
     pub fn stored(&self) -> Vec<Exchange> {
-        let list = self.workspace.proxyctl(["-o", "json", "traffic", "list", "-n", "0", "--proxy", &self.id]).json();
+        let list = self
+            .workspace
+            .proxyctl(["-o", "json", "traffic", "list", "-n", "0", "--proxy", &self.id])
+            .json();
         let rows = list.as_array().expect("a list is an array");
-        rows.iter().rev().map(|row| Exchange::new(self.workspace.code(), row.clone())).collect()
+        rows.iter()
+            .rev()
+            .map(|row| Exchange::new(self.workspace.code(), row.clone()))
+            .collect()
     }
 
     /// Everything that is known of an exchange.
     #[track_caller]
     pub fn detail(&self, exchange: &Exchange) -> Value {
-        self.workspace.proxyctl(["-o", "json", "traffic", "get", exchange.id()]).json()
+        self.workspace
+            .proxyctl(["-o", "json", "traffic", "get", exchange.id()])
+            .json()
     }
 
     /// A stored body, decoded.
     #[track_caller]
     pub fn body(&self, exchange: &Exchange, side: crate::Side) -> Vec<u8> {
-        self.workspace.proxyctl(["traffic", "body", exchange.id(), side.word()]).ok().stdout
+        self.workspace
+            .proxyctl(["traffic", "body", exchange.id(), side.word()])
+            .ok()
+            .stdout
     }
 
     /// A stored body as it was on the wire.
     #[track_caller]
     pub fn raw_body(&self, exchange: &Exchange, side: crate::Side) -> Vec<u8> {
-        self.workspace.proxyctl(["traffic", "body", "--raw", exchange.id(), side.word()]).ok().stdout
+        self.workspace
+            .proxyctl(["traffic", "body", "--raw", exchange.id(), side.word()])
+            .ok()
+            .stdout
     }
 
     /// curl through it, trusting the installation's CA.
     pub fn curl(&self) -> Curl {
-        Curl::direct().trusting(&self.world().ca_file()).through(&self.address())
+        Curl::direct()
+            .trusting(&self.world().ca_file())
+            .through(&self.address())
     }
 
     /// A connection to it, to speak byte by byte.

@@ -26,9 +26,15 @@ impl RawClient {
     #[track_caller]
     pub fn connect(address: &str) -> Self {
         let socket = TcpStream::connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
-        socket.set_read_timeout(Some(LONG_ENOUGH)).expect("a time-out can be set");
+        socket
+            .set_read_timeout(Some(LONG_ENOUGH))
+            .expect("a time-out can be set");
         socket.set_nodelay(true).expect("it is a TCP socket");
-        Self { socket, tls: None, buffer: Vec::new() }
+        Self {
+            socket,
+            tls: None,
+            buffer: Vec::new(),
+        }
     }
 
     /// Sends bytes.
@@ -71,7 +77,12 @@ impl RawClient {
                 return self.buffer.drain(..at + mark.len()).collect();
             }
             let more = self.fill().expect("reading works");
-            assert!(more, "closed before {:?}: {:?}", String::from_utf8_lossy(mark), String::from_utf8_lossy(&self.buffer));
+            assert!(
+                more,
+                "closed before {:?}: {:?}",
+                String::from_utf8_lossy(mark),
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 
@@ -79,7 +90,11 @@ impl RawClient {
     #[track_caller]
     pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
-            assert!(self.fill().expect("reading works"), "closed after {} of {count} bytes", self.buffer.len());
+            assert!(
+                self.fill().expect("reading works"),
+                "closed after {} of {count} bytes",
+                self.buffer.len()
+            );
         }
         self.buffer.drain(..count).collect()
     }
@@ -112,7 +127,8 @@ impl RawClient {
     #[track_caller]
     #[must_use]
     pub fn into_tls(self, name: &str, ca_pem: &str, alpn: &[&str]) -> Self {
-        self.try_into_tls(name, ca_pem, alpn).unwrap_or_else(|error| panic!("TLS with {name}: {error}"))
+        self.try_into_tls(name, ca_pem, alpn)
+            .unwrap_or_else(|error| panic!("TLS with {name}: {error}"))
     }
 
     /// The same, where the handshake may fail.
@@ -134,7 +150,11 @@ impl RawClient {
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
         }
-        Ok(Self { socket: self.socket, tls: Some(Box::new(tls)), buffer: Vec::new() })
+        Ok(Self {
+            socket: self.socket,
+            tls: Some(Box::new(tls)),
+            buffer: Vec::new(),
+        })
     }
 
     /// The protocol that was chosen by ALPN.
@@ -146,7 +166,11 @@ impl RawClient {
     /// The certificates the server showed, DER, leaf first.
     pub fn peer_certificates(&self) -> Vec<Vec<u8>> {
         let shown = self.tls.as_ref().and_then(|tls| tls.conn.peer_certificates());
-        shown.unwrap_or_default().iter().map(|certificate| certificate.to_vec()).collect()
+        shown
+            .unwrap_or_default()
+            .iter()
+            .map(|certificate| certificate.to_vec())
+            .collect()
     }
 
     /// More bytes into the buffer; false at the end.

@@ -46,7 +46,11 @@ impl Exchange {
 
     /// `METHOD status`, or the error in place of the status.
     pub fn summary(&self) -> String {
-        let outcome = if self.row["error"].is_string() { &self.row["error"] } else { &self.row["status"] };
+        let outcome = if self.row["error"].is_string() {
+            &self.row["error"]
+        } else {
+            &self.row["status"]
+        };
         let outcome = outcome.as_str().map_or_else(|| outcome.to_string(), str::to_owned);
         format!("{} {outcome}", self.row["method"].as_str().unwrap_or("-"))
     }

@@ -51,7 +51,9 @@ impl<'w> Workspace<'w> {
         let list = self.proxyctl(["-o", "jsonl", "proxy", "list"]);
         eprintln!("--- proxies of {} ---\n{}{}", self.code, list.text(), list.stderr);
         for line in list.text().lines() {
-            let Ok(proxy) = serde_json::from_str::<Value>(line) else { continue };
+            let Ok(proxy) = serde_json::from_str::<Value>(line) else {
+                continue;
+            };
             let Some(id) = proxy["id"].as_str() else { continue };
             let logs = self.proxyctl(["proxy", "logs", "-n", "50", id]);
             eprintln!("--- log of {} ---\n{}{}", proxy["name"], logs.text(), logs.stderr);
@@ -71,7 +73,11 @@ impl Drop for Workspace<'_> {
 /// The end of the test's name and of a fresh id, as a workspace's code.
 fn new_code() -> String {
     let thread = thread::current();
-    let name = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test").to_ascii_lowercase();
+    let name = thread
+        .name()
+        .and_then(|name| name.rsplit("::").next())
+        .unwrap_or("test")
+        .to_ascii_lowercase();
     let id = uuid::Uuid::now_v7().simple().to_string();
     format!("{}-{}", name.get(..40).unwrap_or(&name), &id[20..])
 }

@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Process, Ran, Workspace, eventually, free_port};
+use crate::{Follow, Process, Ran, Workspace, eventually, free_port};
 
 /// A control plane with its own data, home and port.
 pub struct World {
@@ -65,12 +65,25 @@ impl World {
     /// Starts the server and does not wait.
     pub fn spawn(&mut self) {
         let mut command = self.command(&binary("proxyplane"));
-        let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be opened");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("the log can be opened");
+        command.arg("serve").args(&self.arguments);
+        let data_dir = self.data_dir().display().to_string();
+        let usual = [
+            ("--listen", self.listen.as_str()),
+            ("--data-dir", &data_dir),
+            ("--log-format", "text"),
+            ("--shutdown-timeout", "5s"),
+        ];
+        for (flag, value) in usual {
+            if !self.arguments.iter().any(|argument| argument == flag) {
+                command.args([flag, value]);
+            }
+        }
         command
-            .arg("serve")
-            .args(["--listen", &self.listen, "--log-format", "text", "--shutdown-timeout", "5s", "--data-dir"])
-            .arg(self.data_dir())
-            .args(&self.arguments)
             .stdout(log.try_clone().expect("a descriptor can be duplicated"))
             .stderr(log);
         self.server = Some(Process::start("proxyplane", &mut command, &self.directory));
@@ -107,6 +120,12 @@ impl World {
         command
     }
 
+    /// Starts a `proxyctl` command that stays, and waits until it watches.
+    #[track_caller]
+    pub fn follow<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Follow {
+        Follow::start(&mut self.proxyctl_command(arguments))
+    }
+
     /// A workspace of its own, named after the test.
     pub fn workspace(&self) -> Workspace<'_> {
         Workspace::create(self)
@@ -127,7 +146,10 @@ impl World {
         let client = fs::read(self.home().join(".config/proxyplane/client.json")).expect("serve left client.json");
         let client: serde_json::Value = serde_json::from_slice(&client).expect("client.json is JSON");
         let file = client["token_file"].as_str().expect("it names the token's file");
-        fs::read_to_string(file).expect("the token can be read").trim().to_owned()
+        fs::read_to_string(file)
+            .expect("the token can be read")
+            .trim()
+            .to_owned()
     }
 
     /// The installation's CA certificate in a file.
@@ -136,7 +158,9 @@ impl World {
         if !file.exists() {
             // Whole or not there: tests share the world and look at the same time.
             let own = self.directory.join(format!("ca-{}.pem", uuid::Uuid::now_v7()));
-            let _ = self.proxyctl([OsStr::new("ca"), "export".as_ref(), "-f".as_ref(), own.as_ref()]).ok();
+            let _ = self
+                .proxyctl([OsStr::new("ca"), "export".as_ref(), "-f".as_ref(), own.as_ref()])
+                .ok();
             fs::rename(own, &file).expect("the certificate was written");
         }
         file
@@ -168,7 +192,10 @@ impl World {
     /// A command in this world's environment and in no other.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("HOME", self.home()).env("PATH", env::var_os("PATH").unwrap_or_default());
+        command
+            .env_clear()
+            .env("HOME", self.home())
+            .env("PATH", env::var_os("PATH").unwrap_or_default());
         for kept in ["LANG", "LLVM_PROFILE_FILE", "RUST_BACKTRACE", "TMPDIR"] {
             if let Some(value) = env::var_os(kept) {
                 command.env(kept, value);
@@ -179,7 +206,9 @@ impl World {
 
     /// A private Postgres outlives a control plane that was killed.
     fn stop_postgres(&self) {
-        let Ok(pid_file) = fs::read_to_string(self.data_dir().join("pg/postmaster.pid")) else { return };
+        let Ok(pid_file) = fs::read_to_string(self.data_dir().join("pg/postmaster.pid")) else {
+            return;
+        };
         if let Some(pid) = pid_file.lines().next().and_then(|line| line.parse().ok()) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT);
         }
@@ -198,7 +227,9 @@ impl Drop for World {
 }
 
 fn shown(command: &Command) -> String {
-    let words = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    let words = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy().into_owned());
     format!("proxyctl {}", words.collect::<Vec<_>>().join(" "))
 }
 
@@ -215,6 +246,10 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     let profile = test.parent().and_then(Path::parent).expect("tests lie in deps/");
     let program = profile.join(name);
-    assert!(program.exists(), "{} is missing; `cargo build --workspace` (or `make test`) builds it", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing; `cargo build --workspace` (or `make test`) builds it",
+        program.display()
+    );
     program
 }

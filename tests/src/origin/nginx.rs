@@ -75,14 +75,27 @@ impl Nginx {
         fs::copy(&leaf.key_file, directory.join("leaf.key")).expect("it can be copied");
         let (http, tls) = (free_port(), free_port());
         let text = CONFIGURATION
-            .replace("USER", if nix::unistd::geteuid().is_root() { "user root;" } else { "" })
+            .replace(
+                "USER",
+                if nix::unistd::geteuid().is_root() {
+                    "user root;"
+                } else {
+                    ""
+                },
+            )
             .replace("DIR", &directory.display().to_string())
             .replace("HTTP;", &format!("{http};"))
             .replace("TLS ssl", &format!("{tls} ssl"));
         let configuration = directory.join("nginx.conf");
         fs::write(&configuration, text).expect("the configuration can be written");
         let mut command = Command::new(program());
-        command.arg("-p").arg(&directory).arg("-e").arg(directory.join("error.log")).arg("-c").arg(&configuration);
+        command
+            .arg("-p")
+            .arg(&directory)
+            .arg("-e")
+            .arg(directory.join("error.log"))
+            .arg("-c")
+            .arg(&configuration);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::start("nginx", &mut command, &directory);
         eventually("nginx listens", || {
@@ -92,7 +105,13 @@ impl Nginx {
             }
             TcpStream::connect(("127.0.0.1", tls)).ok()
         });
-        Self { directory, authority, http, tls, _process: process }
+        Self {
+            directory,
+            authority,
+            http,
+            tls,
+            _process: process,
+        }
     }
 
     /// `http://127.0.0.1:port` and `path`.
@@ -139,5 +158,9 @@ impl Nginx {
 
 /// Debian keeps it outside an ordinary user's PATH.
 fn program() -> &'static str {
-    if PathBuf::from("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" }
+    if PathBuf::from("/usr/sbin/nginx").exists() {
+        "/usr/sbin/nginx"
+    } else {
+        "nginx"
+    }
 }

@@ -144,7 +144,10 @@ impl RawOrigin {
     pub fn gets(&self, bytes: &[u8]) {
         eventually(&format!("the origin gets {:?}", String::from_utf8_lossy(bytes)), || {
             let received = self.received();
-            received.iter().any(|all| all.windows(bytes.len()).any(|window| window == bytes)).then_some(())
+            received
+                .iter()
+                .any(|all| all.windows(bytes.len()).any(|window| window == bytes))
+                .then_some(())
         });
     }
 }
@@ -160,7 +163,12 @@ impl Peer {
                 Stream::Tls(Box::new(StreamOwned::new(connection, socket)))
             }
         };
-        Ok(Self { stream, log, number, buffer: Vec::new() })
+        Ok(Self {
+            stream,
+            log,
+            number,
+            buffer: Vec::new(),
+        })
     }
 
     /// Reads up to and with the empty line that ends a head; nothing at the end of the connection.
@@ -207,7 +215,10 @@ impl Peer {
             Stream::Plain(socket) => socket,
             Stream::Tls(tls) => &tls.sock,
         };
-        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
         nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Linger, &linger)?;
         Ok(())
     }

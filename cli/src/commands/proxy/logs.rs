@@ -49,7 +49,9 @@ async fn read(
         .read_proxy_service_logs(request.clone())
         .await?
         .into_inner();
-    connection.up("lines of the meantime may be missing");
+    if request.follow {
+        connection.up("lines of the meantime may be missing");
+    }
     while let Some(batch) = stream.message().await? {
         for line in batch.lines {
             context

@@ -1,0 +1,223 @@
+//! Workers: started, stopped, killed.
+
+use std::{net::TcpStream, thread, time::Duration};
+
+use nix::sys::signal::Signal;
+use proxyplane_tests::{Curl, World, eventually_within, nginx};
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn a_proxy_serves_from_start_to_stop() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("on-off").create();
+    assert!(
+        TcpStream::connect(proxy.address()).is_err(),
+        "nobody listens before the start"
+    );
+
+    let started = proxy.start();
+    assert_eq!(
+        (&started["state"], &started["enabled"]),
+        (&"running".into(), &true.into())
+    );
+    assert!(started["pid"].as_i64().unwrap() > 0);
+    assert_eq!(proxy.curl().get(&nginx().http("/hello")).text(), "hello from nginx\n");
+
+    let stopped = proxy.stop();
+    assert_eq!(
+        (&stopped["state"], &stopped["enabled"]),
+        (&"stopped".into(), &false.into())
+    );
+    assert!(stopped["pid"].is_null());
+    assert!(
+        TcpStream::connect(proxy.address()).is_err(),
+        "nobody listens after the stop"
+    );
+}
+
+#[test]
+fn starting_what_runs_and_stopping_what_is_stopped_changes_nothing() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("calm").create();
+    assert_eq!(proxy.stop()["state"], "stopped");
+    let worker = proxy.start()["pid"].clone();
+    assert_eq!(proxy.start()["pid"], worker);
+    proxy.stop();
+    assert_eq!(proxy.stop()["state"], "stopped");
+}
+
+#[test]
+fn a_restart_ends_running_and_enabled_whatever_came_before() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("again").create();
+    let first = proxy.restart();
+    assert_eq!((&first["state"], &first["enabled"]), (&"running".into(), &true.into()));
+    let second = proxy.restart();
+    assert_eq!(second["state"], "running");
+    assert_ne!(second["pid"], first["pid"]);
+}
+
+#[test]
+fn a_killed_worker_is_replaced_on_the_same_listener_and_the_other_serves_on() {
+    let workspace = World::shared().workspace();
+    let (victim, other) = (workspace.proxy("victim").start(), workspace.proxy("other").start());
+    let (worker, untouched) = (victim.worker(), other.worker());
+
+    victim.signal_worker(Signal::SIGKILL);
+    let served = other.curl().get(&nginx().http("/hello"));
+    assert_eq!(served.text(), "hello from nginx\n");
+    // The listener outlives the worker: what connects meanwhile waits for the next one.
+    assert_eq!(victim.curl().get(&nginx().http("/hello")).text(), "hello from nginx\n");
+
+    let replaced = victim.becomes("running");
+    assert_ne!(replaced["pid"], worker);
+    assert_eq!(replaced["enabled"], true);
+    assert!(
+        replaced["last_exit"].as_str().unwrap().contains("SIGKILL"),
+        "{replaced}"
+    );
+    assert_eq!(replaced["restarts"], 1);
+    assert_eq!(other.worker(), untouched);
+    assert_eq!(other.get()["restarts"], 0);
+}
+
+#[test]
+fn a_killed_worker_is_back_within_a_second() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("phoenix").start();
+    // A worker that had been ready for five seconds is replaced at once.
+    eventually_within(Duration::from_secs(10), "it has run for five seconds", || {
+        (proxy.get()["uptime_seconds"].as_u64()? > 5).then_some(())
+    });
+    let worker = i64::from(proxy.worker());
+    proxy.signal_worker(Signal::SIGKILL);
+    eventually_within(Duration::from_secs(1), "the worker is back", || {
+        let now = proxy.get();
+        (now["state"] == "running" && now["pid"].as_i64()? != worker).then_some(())
+    });
+}
+
+#[test]
+fn a_worker_that_dies_again_and_again_is_given_up_and_answers_503() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("doomed").start();
+    loop {
+        let now = proxy.get();
+        match now["state"].as_str().unwrap() {
+            "failed" => break,
+            "running" => proxy.signal_worker(Signal::SIGKILL),
+            _ => {}
+        }
+        assert!(now["restarts"].as_u64().unwrap() < 20, "{now}");
+    }
+    let failed = proxy.get();
+    assert_eq!(failed["enabled"], true);
+    assert!(failed["last_error"].is_string());
+    assert_eq!(proxy.curl().get(&nginx().http("/hello")).status, 503);
+    assert_eq!(proxy.restart()["state"], "running", "a person may try again");
+}
+
+#[test]
+fn many_starts_and_stops_at_once_end_in_success_or_a_named_conflict() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("contested").create();
+    thread::scope(|scope| {
+        for round in 0..24 {
+            let proxy = &proxy;
+            scope.spawn(move || {
+                let verb = ["start", "stop", "restart"][round % 3];
+                let ran = proxy.ctl(verb, NONE);
+                assert!(matches!(ran.code, 0 | 5), "{verb}: {} {}", ran.code, ran.stderr);
+            });
+        }
+    });
+    assert_eq!(proxy.restart()["state"], "running");
+    let worker = proxy.worker();
+    assert_eq!(workers_of(proxy.id()), [worker], "never two workers");
+}
+
+#[test]
+fn the_log_of_a_proxy_has_a_line_per_exchange_while_it_is_verbose() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("talkative").start();
+    proxy.curl().get(&nginx().http("/hello?loud"));
+    let mut follow = workspace.world().follow(["proxy", "logs", "-f", proxy.id()]);
+    while !follow.line().contains("/hello?loud") {}
+    proxy.update(["--no-verbose"]);
+    proxy.curl().get(&nginx().http("/hello?quiet"));
+    proxy.update(["--verbose"]);
+    proxy.curl().get(&nginx().http("/hello?loud-again"));
+    loop {
+        let line = follow.line();
+        assert!(!line.contains("quiet"), "{line}");
+        if line.contains("/hello?loud-again") {
+            break;
+        }
+    }
+}
+
+#[test]
+fn every_change_of_state_is_watched() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("watched").create();
+    let mut watch = workspace.world().follow(["-o", "jsonl", "proxy", "watch", proxy.id()]);
+    assert_eq!(watch.json()["state"], "stopped");
+    proxy.start();
+    watch.json_until(|now| now["state"] == "running");
+    proxy.stop();
+    watch.json_until(|now| now["state"] == "stopped");
+    let _ = proxy.ctl("delete", NONE).ok();
+    assert_eq!(watch.json_until(|now| now["deleted"] == true)["id"], proxy.id());
+}
+
+#[test]
+fn a_stop_lets_an_open_exchange_finish() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("patient").start();
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = proxyplane_tests::RawOrigin::serving(move |peer| {
+        peer.read_head()?;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsl")?;
+        let _ = wait.lock().unwrap().recv();
+        peer.send("ow")
+    });
+    thread::scope(|scope| {
+        let fetch = scope.spawn(|| proxy.curl().get(&origin.http("/slow")));
+        origin.gets(b"GET /slow");
+        let stop = scope.spawn(|| proxy.stop());
+        proxyplane_tests::eventually("it stops accepting", || {
+            matches!(proxy.state().as_str(), "draining" | "stopping").then_some(())
+        });
+        release.send(()).unwrap();
+        assert_eq!(fetch.join().unwrap().text(), "slow");
+        assert_eq!(stop.join().unwrap()["state"], "stopped");
+    });
+    assert_eq!(proxy.exchange()["state"], "complete");
+    assert!(
+        Curl::direct()
+            .through(&proxy.address())
+            .fetch(&origin.http("/late"))
+            .code
+            != 0
+    );
+}
+
+/// Worker processes that have the service's id on their command line or in their open files.
+fn workers_of(service: &str) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("proc is mounted").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(name) = std::fs::read_to_string(entry.path().join("comm")) else {
+            continue;
+        };
+        let log = std::fs::read_link(entry.path().join("fd/2")).unwrap_or_default();
+        if name.starts_with("proxyplane-work") && log.to_string_lossy().contains(service) {
+            found.push(pid);
+        }
+    }
+    found
+}
