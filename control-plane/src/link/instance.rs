@@ -1,0 +1,341 @@
+//! What is known of one expected worker, shared by its streams and the supervisor.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use proxyplane_proto::worker::{Identity, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker};
+use proxyplane_spec::{Epoch, ServiceId, Violation, WorkspaceId};
+use subtle::ConstantTimeEq as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+/// Messages on their way to a worker. A worker that lets it fill up does not read: its session is given up.
+pub(super) const SESSION_QUEUE: usize = 32;
+/// What a worker said of its life and the supervisor has not read yet; when full, the session waits.
+const EVENT_QUEUE: usize = 8;
+/// For a worker to build or apply a configuration.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who is expected.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// The instance.
+    pub(crate) epoch: Epoch,
+    /// Its secret.
+    pub(crate) nonce: [u8; 32],
+    /// The process that must be at the other end of the socket.
+    pub(crate) pid: i32,
+    /// The service it runs.
+    pub(crate) service_id: ServiceId,
+    /// Where that belongs.
+    pub(crate) workspace_id: WorkspaceId,
+}
+
+impl Expected {
+    /// Is it this worker that shows `identity`, from the process `pid`? The nonce is compared in constant time.
+    pub(super) fn admits(&self, identity: &Identity, pid: Option<i32>) -> bool {
+        bool::from(self.nonce.as_slice().ct_eq(&identity.nonce))
+            && identity.service_id == self.service_id.0.as_bytes().as_slice()
+            && pid == Some(self.pid)
+    }
+}
+
+/// What a worker says of its own life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FromWorker {
+    /// It serves with this revision.
+    Ready {
+        /// In force.
+        revision: i64,
+    },
+    /// It has finished open work and will exit.
+    Drained,
+}
+
+/// Why a change did not come into force.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ChangeError {
+    /// The worker refuses it.
+    Rejected(Vec<Violation>),
+    /// The worker is not connected, or went away before it answered.
+    Lost,
+    /// It did not answer in time.
+    TimedOut,
+}
+
+/// A worker's counters, with how far its records are committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) requests: u64,
+    pub(crate) websockets: u64,
+    pub(crate) open_connections: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// Records made and not yet committed.
+    pub(crate) backlog: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) expected: Expected,
+    events: mpsc::Sender<FromWorker>,
+    stats: watch::Sender<Stats>,
+    committed: AtomicU64,
+    streams: TaskTracker,
+    state: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// In force, or about to be; what a redialling worker is given.
+    config: WorkerConfig,
+    build: String,
+    session: Option<Session>,
+    waiting: HashMap<(Step, i64), oneshot::Sender<Result<(), ChangeError>>>,
+}
+
+/// The session in use.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// What goes down to the worker.
+    pub(super) sender: mpsc::Sender<Result<SessionResponse, tonic::Status>>,
+    /// Cancelled when another takes its place or it does not read.
+    pub(super) ended: CancellationToken,
+}
+
+/// Which answer to a change is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    Stage,
+    Activate,
+}
+
+impl Inner {
+    fn end_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.ended.cancel();
+        }
+        self.waiting.clear();
+    }
+}
+
+impl Session {
+    pub(super) fn new(sender: mpsc::Sender<Result<SessionResponse, tonic::Status>>) -> Self {
+        Self { sender, ended: CancellationToken::new() }
+    }
+}
+
+impl Instance {
+    pub(super) fn new(expected: Expected, config: WorkerConfig) -> (Self, mpsc::Receiver<FromWorker>) {
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let state = Inner { config, build: String::new(), session: None, waiting: HashMap::new() };
+        let instance = Self {
+            expected,
+            events,
+            stats: watch::channel(Stats::default()).0,
+            committed: AtomicU64::new(0),
+            streams: TaskTracker::new(),
+            state: Mutex::new(state),
+        };
+        (instance, receiver)
+    }
+
+    /// A new session takes the place of the one before.
+    pub(super) fn attach(&self, build: String, session: Session) {
+        let mut state = self.lock();
+        state.build = build;
+        state.end_session();
+        state.session = Some(session);
+    }
+
+    /// A session ended. Whoever waits for an answer on it learns that it is lost.
+    pub(super) fn detach(&self, session: &Session) {
+        let mut state = self.lock();
+        if state.session.as_ref().is_some_and(|present| present.sender.same_channel(&session.sender)) {
+            state.end_session();
+        }
+    }
+
+    /// Sends without waiting; `false` if there is no session or it does not read.
+    pub(super) fn send(&self, message: ToWorker) -> bool {
+        let mut state = self.lock();
+        let Some(session) = &state.session else { return false };
+        let sent = session.sender.try_send(Ok(SessionResponse { message: Some(message) })).is_ok();
+        if !sent {
+            state.end_session();
+        }
+        sent
+    }
+
+    /// Sends a change and waits for its answer.
+    pub(super) async fn ask(&self, revision: i64, message: ToWorker) -> Result<(), ChangeError> {
+        let step = if matches!(message, ToWorker::Stage(_)) { Step::Stage } else { Step::Activate };
+        let (answer, answered) = oneshot::channel();
+        self.lock().waiting.insert((step, revision), answer);
+        if !self.send(message) {
+            self.lock().waiting.remove(&(step, revision));
+            return Err(ChangeError::Lost);
+        }
+        match tokio::time::timeout(CHANGE_TIMEOUT, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ChangeError::Lost),
+            Err(_) => {
+                self.lock().waiting.remove(&(step, revision));
+                Err(ChangeError::TimedOut)
+            }
+        }
+    }
+
+    /// An answer to a change came. One that nobody waits for is late, and ignored.
+    pub(super) fn answered(&self, step: Step, revision: i64, answer: Result<(), ChangeError>) {
+        if let Some(waiting) = self.lock().waiting.remove(&(step, revision)) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// Tells the supervisor; waits while it is busy.
+    pub(super) async fn tell(&self, event: FromWorker) {
+        // The supervisor lets go of a worker only when it is dead: nobody needs its news then.
+        let _ = self.events.send(event).await;
+    }
+
+    pub(super) fn count(&self, stats: Stats) {
+        self.stats.send_replace(stats);
+    }
+
+    pub(super) fn committed(&self, next_seq: u64) {
+        self.committed.store(next_seq, Ordering::Relaxed);
+    }
+
+    pub(super) fn counted(&self) -> watch::Receiver<Stats> {
+        self.stats.subscribe()
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let stats = self.stats.borrow();
+        Counters {
+            requests: stats.requests,
+            websockets: stats.websockets,
+            open_connections: stats.open_connections,
+            bytes_in: stats.bytes_in,
+            bytes_out: stats.bytes_out,
+            backlog: stats.next_seq.saturating_sub(self.committed.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub(super) fn config(&self) -> WorkerConfig {
+        self.lock().config.clone()
+    }
+
+    pub(super) fn set_config(&self, config: WorkerConfig) {
+        self.lock().config = config;
+    }
+
+    pub(super) fn build(&self) -> String {
+        self.lock().build.clone()
+    }
+
+    /// Held by a record stream while it is read.
+    pub(super) fn stream(&self) -> TaskTrackerToken {
+        self.streams.token()
+    }
+
+    /// Waits until no record stream is being read.
+    pub(super) async fn streams_ended(&self) {
+        self.streams.close();
+        self.streams.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected() -> Expected {
+        let (epoch, service_id, workspace_id) = (Epoch::new(), ServiceId::new(), WorkspaceId::new());
+        Expected { epoch, nonce: [7; 32], pid: 42, service_id, workspace_id }
+    }
+
+    fn identity(of: &Expected) -> Identity {
+        Identity {
+            epoch: of.epoch.0.as_bytes().to_vec().into(),
+            nonce: of.nonce.to_vec().into(),
+            service_id: of.service_id.0.as_bytes().to_vec().into(),
+        }
+    }
+
+    #[test]
+    fn only_the_spawned_process_with_its_nonce_and_service_is_admitted() {
+        let expected = expected();
+        let shown = identity(&expected);
+        assert!(expected.admits(&shown, Some(42)));
+        assert!(!expected.admits(&shown, Some(43)));
+        assert!(!expected.admits(&shown, None));
+        assert!(!expected.admits(&Identity { nonce: vec![7; 31].into(), ..shown.clone() }, Some(42)));
+        assert!(!expected.admits(&Identity { nonce: vec![8; 32].into(), ..shown.clone() }, Some(42)));
+        assert!(!expected.admits(&Identity { service_id: vec![0; 16].into(), ..shown }, Some(42)));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_answered_by_its_step_and_revision_only() {
+        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let (sender, mut sent) = mpsc::channel(SESSION_QUEUE);
+        instance.attach("1.0".into(), Session::new(sender));
+        let config = WorkerConfig { revision: 5, ..WorkerConfig::default() };
+        let asked = instance.ask(5, ToWorker::Stage(config));
+        let answers = async {
+            sent.recv().await.expect("it is sent").expect("not an error");
+            instance.answered(Step::Activate, 5, Ok(()));
+            instance.answered(Step::Stage, 4, Ok(()));
+            instance.answered(Step::Stage, 5, Err(ChangeError::Rejected(vec![])));
+        };
+        assert_eq!(tokio::join!(asked, answers).0, Err(ChangeError::Rejected(vec![])));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_lost_with_its_session() {
+        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let activate = || ToWorker::Activate(proxyplane_proto::worker::Activate { revision: 1 });
+        assert_eq!(instance.ask(1, activate()).await, Err(ChangeError::Lost));
+        let (sender, _sent) = mpsc::channel(SESSION_QUEUE);
+        let session = Session::new(sender);
+        instance.attach(String::new(), session.clone());
+        let (lost, ()) = tokio::join!(instance.ask(1, activate()), async { instance.detach(&session) });
+        assert_eq!(lost, Err(ChangeError::Lost));
+    }
+
+    #[test]
+    fn a_session_that_does_not_read_is_given_up() {
+        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let (sender, _unread) = mpsc::channel(1);
+        let session = Session::new(sender);
+        instance.attach(String::new(), session.clone());
+        let report = || ToWorker::ReportStats(proxyplane_proto::worker::ReportStats {});
+        assert!(instance.send(report()));
+        assert!(!instance.send(report()));
+        assert!(session.ended.is_cancelled());
+    }
+
+    #[test]
+    fn the_backlog_is_what_was_made_and_not_committed() {
+        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        instance.count(Stats { next_seq: 10, ..Stats::default() });
+        instance.committed(4);
+        assert_eq!(instance.counters().backlog, 6);
+        instance.committed(11);
+        assert_eq!(instance.counters().backlog, 0, "counters may be older than acknowledgements");
+    }
+}

@@ -1,0 +1,129 @@
+//! The Session stream of one worker: control down, its life, counters and live exchanges up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use proxyplane_proto::worker::{
+    Certificates, Hello, Interest, SessionRequest, SessionResponse, Welcome, session_request::Message as FromWorkerMessage,
+    session_response::Message as ToWorker,
+};
+use proxyplane_record::{Kind, Record};
+use proxyplane_spec::Violation;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{
+    Link,
+    instance::{ChangeError, FromWorker, Instance, SESSION_QUEUE, Session, Step},
+};
+use crate::ingest::Source;
+
+/// Welcomes the worker and reads its session in a task of its own.
+pub(super) fn open(
+    link: &Link,
+    instance: Arc<Instance>,
+    hello: &Hello,
+    inbound: Streaming<SessionRequest>,
+    stop: CancellationToken,
+) -> Result<ReceiverStream<Result<SessionResponse, Status>>, Status> {
+    let certificates = sign(link, &instance, &hello.csr_der)?;
+    let (sender, receiver) = mpsc::channel(SESSION_QUEUE);
+    let session = Session::new(sender);
+    instance.attach(hello.build.clone(), session.clone());
+    let welcome = Welcome { config: Some(instance.config()), certificates: Some(certificates) };
+    instance.send(ToWorker::Welcome(welcome));
+    let reader = Reader { link: link.clone(), instance };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = reader.run(inbound) => {}
+            // The worker is gone.
+            () = session.sender.closed() => {}
+            () = session.ended.cancelled() => {}
+            () = stop.cancelled() => {}
+        }
+        reader.instance.detach(&session);
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+struct Reader {
+    link: Link,
+    instance: Arc<Instance>,
+}
+
+impl Reader {
+    async fn run(&self, mut inbound: Streaming<SessionRequest>) {
+        let mut interest = self.link.shared.hub.interest();
+        interest.mark_changed();
+        loop {
+            tokio::select! {
+                message = inbound.message() => match message {
+                    Ok(Some(SessionRequest { message: Some(message) })) => self.receive(message).await,
+                    // A kind that a newer worker sends.
+                    Ok(Some(SessionRequest { message: None })) => {}
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!(service = %self.instance.expected.service_id, %error, "a worker's session broke");
+                        return;
+                    }
+                },
+                Ok(()) = interest.changed() => {
+                    let live = *interest.borrow_and_update();
+                    self.instance.send(ToWorker::Interest(Interest { live }));
+                }
+            }
+        }
+    }
+
+    async fn receive(&self, message: FromWorkerMessage) {
+        match message {
+            FromWorkerMessage::Ready(ready) => self.instance.tell(FromWorker::Ready { revision: ready.revision }).await,
+            FromWorkerMessage::Drained(_) => self.instance.tell(FromWorker::Drained).await,
+            FromWorkerMessage::Staged(staged) => self.instance.answered(Step::Stage, staged.revision, Ok(())),
+            FromWorkerMessage::Applied(applied) => self.instance.answered(Step::Activate, applied.revision, Ok(())),
+            FromWorkerMessage::Rejected(rejected) => {
+                let violations = rejected.violations.into_iter();
+                let violations: Vec<_> = violations.map(|v| Violation::new(v.field, v.description)).collect();
+                tracing::warn!(service = %self.instance.expected.service_id, ?violations, "configuration rejected");
+                // A worker may also refuse to activate what it did not stage.
+                for step in [Step::Stage, Step::Activate] {
+                    let answer = Err(ChangeError::Rejected(violations.clone()));
+                    self.instance.answered(step, rejected.revision, answer);
+                }
+            }
+            FromWorkerMessage::Stats(stats) => self.instance.count(stats),
+            FromWorkerMessage::LiveRecord(record) => self.live(record),
+            FromWorkerMessage::Renew(renew) => match sign(&self.link, &self.instance, &renew.csr_der) {
+                Ok(certificates) => {
+                    self.instance.send(ToWorker::Certificates(certificates));
+                }
+                Err(error) => tracing::warn!(service = %self.instance.expected.service_id, %error, "no renewal"),
+            },
+            FromWorkerMessage::Hello(_) => {
+                tracing::warn!(service = %self.instance.expected.service_id, "a worker said hello twice");
+            }
+        }
+    }
+
+    fn live(&self, record: Bytes) {
+        if let Ok(Record { kind: Some(Kind::Head(exchange)) }) = Record::decode(record) {
+            self.link.shared.hub.begun(source(&self.instance), exchange);
+        }
+    }
+}
+
+/// Whose records these are.
+pub(super) fn source(instance: &Instance) -> Source {
+    let expected = &instance.expected;
+    Source { epoch: expected.epoch, service_id: expected.service_id, workspace_id: expected.workspace_id }
+}
+
+fn sign(link: &Link, instance: &Instance, csr_der: &[u8]) -> Result<Certificates, Status> {
+    let pki = &link.shared.pki;
+    let intermediate = pki.sign_intermediate(csr_der, instance.expected.epoch);
+    let intermediate = intermediate.map_err(|error| Status::invalid_argument(format!("signing request: {error}")))?;
+    Ok(Certificates { intermediate_der: Bytes::from(intermediate), root_der: Bytes::copy_from_slice(pki.root_der()) })
+}

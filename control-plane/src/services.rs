@@ -1,0 +1,35 @@
+//! What a call on a workspace or a ProxyService does: rules over store and supervisor.
+//!
+//! The store is desired state: what is committed there is what the supervisor brings about, now or at the next boot.
+//! Values come raw and are checked here, all of them before anything is refused; ids, pages and enums are parsed by
+//! the API.
+
+mod certificates;
+mod check;
+mod error;
+mod proxies;
+mod proxy_update;
+mod watch;
+mod workspaces;
+
+pub use error::Error;
+pub use proxies::{NewProxy, Proxy};
+pub use proxy_update::UpdateProxy;
+pub use watch::{ProxyEvent, WatchScope};
+pub use workspaces::{NewWorkspace, UpdateWorkspace};
+
+use crate::{store::Db, supervisor::Supervisor};
+
+/// The use-cases. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Services {
+    db: Db,
+    supervisor: Supervisor,
+}
+
+impl Services {
+    /// Over this store and supervisor.
+    pub fn new(db: Db, supervisor: Supervisor) -> Self {
+        Self { db, supervisor }
+    }
+}

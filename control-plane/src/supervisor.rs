@@ -1,0 +1,304 @@
+//! Runs services: one task per service owns its listeners and its worker process, callers send it requests and wait
+//! for the answer, so two starts never race.
+//!
+//! Desired state is in the store, observed state in the task. What a task does is decided by the pure table in
+//! `state.rs`.
+
+mod backoff;
+mod binary;
+mod boot;
+mod error;
+mod exit;
+mod handoff;
+pub mod holder;
+mod listeners;
+mod logs;
+mod observed;
+mod refuse;
+mod run_record;
+mod spawn;
+mod state;
+mod status;
+mod task;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub use binary::BinaryError;
+pub use error::LifecycleError;
+pub use holder::PortHolder;
+pub use logs::LogFile;
+use observed::Observed;
+use proxyplane_spec::{ListenHost, ServiceId};
+pub use status::{ServiceState, ServiceStatus};
+use task::{Command, Update};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    ingest::IngestHandle,
+    link::Link,
+    store::{self, Db, services::{ServiceChange, ServiceRow}},
+};
+
+/// Requests that wait for a service's task; when full, callers wait.
+const COMMAND_QUEUE: usize = 16;
+/// Changed services that a watcher has not read; when it lags, it reads everything again.
+const CHANGED_QUEUE: usize = 1_024;
+
+/// For ingest to commit what it has. Under load of other services there is always more.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the supervisor is told once.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The worker's binary, opened once.
+    pub worker_binary: PathBuf,
+    /// Where run records are kept.
+    pub run_dir: PathBuf,
+    /// Where workers' logs are kept.
+    pub log_dir: PathBuf,
+    /// Where workers dial.
+    pub link_socket: PathBuf,
+    /// Where the API listens: workers refuse to connect to it.
+    pub control_addresses: Vec<SocketAddr>,
+    /// How long a drain lasts unless a call says otherwise.
+    pub drain_timeout: Duration,
+}
+
+/// Handle on the supervisor. Cloning shares it.
+#[derive(Clone)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+}
+
+/// What every service's task uses.
+struct Shared {
+    options: Options,
+    binary: binary::WorkerBinary,
+    db: Db,
+    link: Link,
+    ingest: IngestHandle,
+    tracker: TaskTracker,
+    changed: broadcast::Sender<ServiceId>,
+    closing: CancellationToken,
+    services: Mutex<HashMap<ServiceId, Handle>>,
+}
+
+#[derive(Clone)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    observed: watch::Receiver<Observed>,
+}
+
+impl Supervisor {
+    /// Opens the worker binary and accepts it by what it says of itself. Nothing runs yet: see [`Self::boot`].
+    pub async fn open(
+        options: Options,
+        db: Db,
+        link: Link,
+        ingest: IngestHandle,
+        tracker: TaskTracker,
+    ) -> Result<Self, BinaryError> {
+        let binary = binary::WorkerBinary::open(&options.worker_binary).await?;
+        tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
+        let shared = Shared {
+            options,
+            binary,
+            db,
+            link,
+            ingest,
+            tracker,
+            changed: broadcast::channel(CHANGED_QUEUE).0,
+            closing: CancellationToken::new(),
+            services: Mutex::default(),
+        };
+        let supervisor = Self { shared: Arc::new(shared) };
+        supervisor.shared.tracker.spawn(supervisor.clone().cut_logs());
+        Ok(supervisor)
+    }
+
+    /// Starts a service; answers once its worker serves and it is stored as enabled. Starting what runs has no effect.
+    pub async fn start(&self, id: ServiceId) -> Result<(), LifecycleError> {
+        self.ask(id, |answer| Command::Start { answer }).await
+    }
+
+    /// Stores a service as not enabled, drains and stops it. Stopping what is stopped has no effect.
+    pub async fn stop(&self, id: ServiceId, drain: Option<Duration>) -> Result<(), LifecycleError> {
+        let drain = drain.unwrap_or(self.shared.options.drain_timeout);
+        self.ask(id, |answer| Command::Stop { drain, answer }).await
+    }
+
+    /// Replaces a service's worker, or starts it: ends running and enabled, whatever came before.
+    pub async fn restart(&self, id: ServiceId, drain: Option<Duration>) -> Result<(), LifecycleError> {
+        let drain = drain.unwrap_or(self.shared.options.drain_timeout);
+        self.ask(id, |answer| Command::Restart { drain, answer }).await
+    }
+
+    /// Changes a service's configuration: built by its worker, then stored, then in force, when this returns.
+    /// With `validate_only`, everything but storing and applying.
+    pub async fn reconfigure(
+        &self,
+        id: ServiceId,
+        etag: Option<String>,
+        change: ServiceChange,
+        validate_only: bool,
+    ) -> Result<ServiceRow, LifecycleError> {
+        let update = Update { etag, change, validate_only };
+        self.ask(id, |answer| Command::Update { update: Box::new(update), answer }).await
+    }
+
+    /// Deletes a stopped service from the store; its log goes with it.
+    pub async fn remove(&self, id: ServiceId, etag: Option<String>) -> Result<(), LifecycleError> {
+        self.ask(id, |answer| Command::Remove { etag, answer }).await
+    }
+
+    /// What is observed of a service now, with counters that its worker was asked for.
+    pub async fn status(&self, id: ServiceId) -> ServiceStatus {
+        let observed = self.services().get(&id).map(|handle| handle.observed.borrow().clone());
+        match observed {
+            Some(observed) => observed.status().await,
+            None => ServiceStatus::default(),
+        }
+    }
+
+    /// Ids of services whose status or configuration changed.
+    pub fn watch(&self) -> broadcast::Receiver<ServiceId> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Waits, not for ever, until what stopped workers recorded is in the store.
+    pub(crate) async fn records_settled(&self) {
+        let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.shared.ingest.drained()).await;
+    }
+
+    /// Tells watchers that a service's row changed.
+    pub(crate) fn announce(&self, id: ServiceId) {
+        // Nobody may be watching.
+        let _ = self.shared.changed.send(id);
+    }
+
+    /// The log of a service's workers.
+    pub fn log(&self, id: ServiceId) -> LogFile {
+        LogFile::of(&self.shared.options.log_dir, id)
+    }
+
+    /// A port that is free on every address of `host`; `None` if none was found.
+    pub fn pick_port(host: ListenHost) -> Result<Option<u16>, LifecycleError> {
+        listeners::pick_port(host).map_err(|error| task::address_error(&error, host, PortHolder::Unknown))
+    }
+
+    /// Could `host` and `port` be bound now? `PortInUse` names the holder.
+    pub async fn probe(&self, host: ListenHost, port: u16) -> Result<(), LifecycleError> {
+        match listeners::probe(host, port) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let holder = self.holder(host, port).await;
+                Err(task::address_error(&error, host, holder))
+            }
+        }
+    }
+
+    /// Who listens on `port`: one of our services, or the process that stands in the way of `host`.
+    pub async fn holder(&self, host: ListenHost, port: u16) -> PortHolder {
+        self.shared.holder(host, port, None).await
+    }
+
+    /// Stops every worker at once, draining for up to `drain`. What is enabled stays enabled. Called again, with less
+    /// time, it hurries.
+    pub async fn shutdown(&self, drain: Duration) {
+        self.shared.closing.cancel();
+        let handles: Vec<Handle> = self.services().values().cloned().collect();
+        let stops = handles.into_iter().map(|handle| async move {
+            if handle.commands.send(Command::Shutdown { drain }).await.is_ok() {
+                // The task ends, and its receiver with it, when the worker is gone.
+                handle.commands.closed().await;
+            }
+        });
+        futures_util::future::join_all(stops).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        id: ServiceId,
+        command: impl FnOnce(oneshot::Sender<Result<T, LifecycleError>>) -> Command,
+    ) -> Result<T, LifecycleError> {
+        let (answer, answered) = oneshot::channel();
+        let handle = self.handle(id)?;
+        handle.commands.send(command(answer)).await.map_err(|_| self.gone())?;
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Why a service's task does not answer.
+    fn gone(&self) -> LifecycleError {
+        if self.shared.closing.is_cancelled() { LifecycleError::ShuttingDown } else { LifecycleError::NotFound }
+    }
+
+    /// The service's task, started if it is the first time that somebody asks.
+    fn handle(&self, id: ServiceId) -> Result<Handle, LifecycleError> {
+        let mut services = self.services();
+        // Checked under the lock: what `shutdown` does not find there must not come afterwards.
+        if self.shared.closing.is_cancelled() {
+            return Err(LifecycleError::ShuttingDown);
+        }
+        if let Some(handle) = services.get(&id).filter(|handle| !handle.commands.is_closed()) {
+            return Ok(handle.clone());
+        }
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+        let (publisher, observed) = watch::channel(Observed::default());
+        self.shared.tracker.spawn(task::run(self.shared.clone(), id, receiver, publisher));
+        let handle = Handle { commands, observed };
+        services.insert(id, handle.clone());
+        Ok(handle)
+    }
+
+    fn services(&self) -> MutexGuard<'_, HashMap<ServiceId, Handle>> {
+        self.shared.services()
+    }
+
+    async fn cut_logs(self) {
+        let mut every = tokio::time::interval(logs::LOG_CHECK);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.shared.closing.cancelled() => return,
+            }
+            let ids: Vec<ServiceId> = self.services().keys().copied().collect();
+            for id in ids {
+                if let Err(error) = self.log(id).cut() {
+                    tracing::warn!(service = %id, %error, "a worker's log could not be cut");
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn services(&self) -> MutexGuard<'_, HashMap<ServiceId, Handle>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who holds `port`, other than `asking`.
+    async fn holder(&self, host: ListenHost, port: u16, asking: Option<ServiceId>) -> PortHolder {
+        match store::services::by_port(&self.db, port).await {
+            Ok(Some(row)) if Some(row.id) != asking => {
+                return PortHolder::Service { id: row.id, name: row.name, workspace: row.workspace_code };
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, port, "the holder of a port could not be looked up"),
+        }
+        let found = tokio::task::spawn_blocking(move || holder::listening_on(&host.addresses(), port)).await;
+        found.unwrap_or(PortHolder::Unknown)
+    }
+}

@@ -1,0 +1,64 @@
+//! Why a service does not do as asked.
+
+use std::net::SocketAddr;
+
+use proxyplane_spec::Violation;
+
+use super::holder::PortHolder;
+use crate::store::StoreError;
+
+/// Why a start, stop, restart, update or removal did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// There is no such service.
+    #[error("no such service")]
+    NotFound,
+    /// A start is under way.
+    #[error("a start is under way")]
+    AlreadyStarting,
+    /// A stop is under way.
+    #[error("a stop is under way")]
+    AlreadyStopping,
+    /// Somebody listens on its port.
+    #[error("port {port} is already in use by {holder}")]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// Who.
+        holder: PortHolder,
+    },
+    /// Its host is no address of this machine, or may not be bound.
+    #[error("cannot listen on {address}: {detail}")]
+    AddressNotAvailable {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        detail: String,
+    },
+    /// The worker did not become ready, or did not put a configuration in force.
+    #[error("{detail}")]
+    WorkerFailed {
+        /// What it did instead.
+        detail: String,
+        /// Its last log lines.
+        log: Vec<String>,
+    },
+    /// The worker refuses the configuration; nothing changed.
+    #[error("the worker refused the configuration")]
+    Rejected(Vec<Violation>),
+    /// Host or port of a service that holds its listeners cannot change.
+    #[error("host and port of a running service cannot change")]
+    RestartRequired,
+    /// The control plane is stopping.
+    #[error("the server is stopping")]
+    ShuttingDown,
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for LifecycleError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

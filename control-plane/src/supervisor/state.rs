@@ -1,0 +1,344 @@
+//! The lifecycle of one service as a pure table: `next(state, event, now) -> (state, actions)`.
+//!
+//! Nothing here knows processes, sockets or the store; `task.rs` carries the actions out and turns what happens into
+//! events. Times and jitter come as arguments.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use super::{
+    backoff::{self, Deaths, Verdict},
+    status::ServiceState,
+};
+
+/// A worker that is not READY by then is killed.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a worker to send its last records and exit once draining is over; then it is killed.
+pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(10);
+/// At boot, binding a taken port is retried for this long.
+pub(crate) const BOOT_BIND_PATIENCE: Duration = Duration::from_secs(30);
+
+const BIND_RETRY_FIRST: Duration = Duration::from_millis(100);
+const BIND_RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+/// Where a service is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No worker, no listeners.
+    Stopped,
+    /// No worker. `refusing`: the breaker opened, the listeners are kept and answer 503.
+    Failed { refusing: bool },
+    /// Waiting for its address. `boot`: retried until patience ends; `asked`: a caller waits.
+    Binding { asked: Option<Asked>, boot: Option<BootRetry> },
+    /// A worker was spawned and is not READY. `ready_by` is `None` once it was killed for that.
+    Starting { asked: Option<Asked>, ready_by: Option<Instant>, deaths: Deaths },
+    /// READY since then.
+    Running { since: Instant, deaths: Deaths },
+    /// Open exchanges are finishing.
+    Draining { then: Then, kill_at: Instant },
+    /// The worker is on its way out. `kill_at` is `None` once it was killed.
+    Stopping { then: Then, kill_at: Option<Instant> },
+    /// The worker died unasked; another one is due.
+    Crashed { respawn_at: Instant, deaths: Deaths },
+}
+
+/// A start that a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Was the service enabled before? If not, a failed start leaves nothing behind.
+    pub(crate) enabled: bool,
+}
+
+/// Binding at boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BootRetry {
+    since: Instant,
+    attempt: u32,
+    retry_at: Option<Instant>,
+}
+
+/// What follows when the worker is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Release the listeners.
+    Stop,
+    /// Start another worker on the same listeners.
+    Start(Asked),
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Event {
+    /// Somebody wants it to run.
+    Start(Asked),
+    /// Somebody wants it stopped.
+    Stop { drain: Duration },
+    /// Somebody wants a new worker.
+    Restart { drain: Duration, asked: Asked },
+    /// The control plane came up and the service is enabled.
+    Boot,
+    /// The control plane goes down.
+    Shutdown { drain: Duration },
+    /// All of its listeners are bound.
+    Bound,
+    /// At least one could not be.
+    BindFailed { jitter: f64 },
+    /// The worker serves.
+    Ready,
+    /// The worker has finished open exchanges and will exit.
+    Drained,
+    /// The worker is gone, or could not be spawned.
+    Exited { jitter: f64 },
+    /// [`State::due`] has come.
+    Due,
+}
+
+/// What is to be done about it, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Bind the listeners unless they are held; answers with `Bound` or `BindFailed`.
+    Bind,
+    /// Start a worker on the listeners; a failure is an `Exited`.
+    Spawn,
+    /// Ask the worker to drain.
+    Drain(Duration),
+    /// SIGKILL the worker.
+    Kill,
+    /// Close the listeners.
+    Release,
+    /// Answer 503 on the listeners until the next `Spawn` or `Release`.
+    Refuse,
+    /// Clear `enabled` in the store: its address stayed taken through boot.
+    Disable,
+    /// Answer the caller that waits.
+    Answer(Outcome),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As asked.
+    Done,
+    /// The address could not be bound.
+    BindFailed,
+    /// The worker died, or was not READY in time.
+    Died,
+    /// The control plane is stopping.
+    ShuttingDown,
+}
+
+/// What callers ask of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Start,
+    Stop,
+    Restart,
+    Update,
+}
+
+/// Another request is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    Starting,
+    Stopping,
+}
+
+impl State {
+    /// The same, as it is shown.
+    pub(crate) fn shown(&self) -> ServiceState {
+        match self {
+            Self::Stopped => ServiceState::Stopped,
+            Self::Failed { .. } => ServiceState::Failed,
+            Self::Binding { .. } | Self::Starting { .. } => ServiceState::Starting,
+            Self::Running { .. } => ServiceState::Running,
+            Self::Draining { .. } => ServiceState::Draining,
+            Self::Stopping { .. } => ServiceState::Stopping,
+            Self::Crashed { .. } => ServiceState::Crashed,
+        }
+    }
+
+    /// When [`Event::Due`] is to be sent, unless something else happens first.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Stopped | Self::Failed { .. } | Self::Running { .. } => None,
+            Self::Binding { boot, .. } => boot.and_then(|boot| boot.retry_at),
+            Self::Starting { ready_by, .. } => *ready_by,
+            Self::Draining { kill_at, .. } => Some(*kill_at),
+            Self::Stopping { kill_at, .. } => *kill_at,
+            Self::Crashed { respawn_at, .. } => Some(*respawn_at),
+        }
+    }
+
+    /// Does a request that is under way stand against `request`?
+    ///
+    /// A start that nobody waits for (boot, respawn) is no conflict: start and restart wait for it, stop ends it.
+    pub(crate) fn conflict(&self, request: Request) -> Option<Conflict> {
+        match self {
+            Self::Binding { asked: Some(_), .. } | Self::Starting { asked: Some(_), .. } => Some(Conflict::Starting),
+            Self::Starting { asked: None, .. } if request == Request::Update => Some(Conflict::Starting),
+            Self::Draining { .. } | Self::Stopping { .. } => Some(Conflict::Stopping),
+            _ => None,
+        }
+    }
+}
+
+/// The table. A pair that is not in it changes nothing: it is the echo of something that is already over.
+///
+/// Requests are admitted by [`State::conflict`] first.
+pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
+    match event {
+        Event::Start(asked) => start(state, asked, now),
+        Event::Restart { drain, asked } => match state {
+            State::Running { .. } => drain_then(Then::Start(asked), drain, now),
+            other => start(other, asked, now),
+        },
+        Event::Stop { drain } => stop(state, drain, now),
+        Event::Shutdown { drain } => shut_down(state, drain, now),
+        Event::Boot if state == State::Stopped => {
+            let boot = BootRetry { since: now, attempt: 0, retry_at: None };
+            (State::Binding { asked: None, boot: Some(boot) }, vec![Action::Bind])
+        }
+        Event::Bound => match state {
+            State::Binding { asked, .. } => spawn(asked, Deaths::default(), now),
+            other => (other, vec![]),
+        },
+        Event::BindFailed { jitter } => match state {
+            State::Binding { asked, boot } => bind_failed(asked, boot, now, jitter),
+            other => (other, vec![]),
+        },
+        Event::Ready => match state {
+            State::Starting { asked, deaths, .. } => (State::Running { since: now, deaths }, answer(asked, Outcome::Done)),
+            other => (other, vec![]),
+        },
+        Event::Drained => match state {
+            State::Draining { then, .. } => (State::Stopping { then, kill_at: Some(now + EXIT_GRACE) }, vec![]),
+            other => (other, vec![]),
+        },
+        Event::Exited { jitter } => exited(state, now, jitter),
+        Event::Due => due(state, now),
+        Event::Boot => (state, vec![]),
+    }
+}
+
+fn start(state: State, asked: Asked, now: Instant) -> (State, Vec<Action>) {
+    match state {
+        State::Stopped | State::Failed { .. } => (State::Binding { asked: Some(asked), boot: None }, vec![Action::Bind]),
+        State::Binding { asked: None, boot } => (State::Binding { asked: Some(asked), boot }, vec![Action::Bind]),
+        State::Crashed { .. } => spawn(Some(asked), Deaths::default(), now),
+        State::Starting { asked: None, ready_by, deaths } => {
+            (State::Starting { asked: Some(asked), ready_by, deaths }, vec![])
+        }
+        running @ State::Running { .. } => (running, vec![Action::Answer(Outcome::Done)]),
+        other => (other, vec![]),
+    }
+}
+
+fn stop(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>) {
+    match state {
+        State::Running { .. } => drain_then(Then::Stop, drain, now),
+        State::Starting { asked: None, .. } => (State::Stopping { then: Then::Stop, kill_at: None }, vec![Action::Kill]),
+        State::Stopped | State::Failed { .. } | State::Crashed { .. } | State::Binding { asked: None, .. } => stopped(),
+        other => (other, vec![]),
+    }
+}
+
+fn shut_down(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>) {
+    let last = now + drain + EXIT_GRACE;
+    match state {
+        State::Starting { asked, .. } => {
+            let mut actions = vec![Action::Kill];
+            actions.extend(answer(asked, Outcome::ShuttingDown));
+            (State::Stopping { then: Then::Stop, kill_at: None }, actions)
+        }
+        State::Binding { asked: Some(_), .. } => {
+            (State::Stopped, vec![Action::Release, Action::Answer(Outcome::ShuttingDown)])
+        }
+        State::Draining { then, kill_at } => {
+            let mut actions = vec![Action::Drain(drain)];
+            actions.extend(abandon(then));
+            (State::Draining { then: Then::Stop, kill_at: kill_at.min(last) }, actions)
+        }
+        State::Stopping { then, kill_at } => (State::Stopping { then: Then::Stop, kill_at }, abandon(then)),
+        other => stop(other, drain, now),
+    }
+}
+
+fn abandon(then: Then) -> Vec<Action> {
+    match then {
+        Then::Start(asked) => answer(Some(asked), Outcome::ShuttingDown),
+        Then::Stop => vec![],
+    }
+}
+
+fn stopped() -> (State, Vec<Action>) {
+    (State::Stopped, vec![Action::Release, Action::Answer(Outcome::Done)])
+}
+
+fn drain_then(then: Then, drain: Duration, now: Instant) -> (State, Vec<Action>) {
+    (State::Draining { then, kill_at: now + drain + EXIT_GRACE }, vec![Action::Drain(drain)])
+}
+
+fn spawn(asked: Option<Asked>, deaths: Deaths, now: Instant) -> (State, Vec<Action>) {
+    (State::Starting { asked, ready_by: Some(now + READY_TIMEOUT), deaths }, vec![Action::Spawn])
+}
+
+fn bind_failed(asked: Option<Asked>, boot: Option<BootRetry>, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+    let mut actions = answer(asked, Outcome::BindFailed);
+    let Some(boot) = boot else {
+        let enabled = asked.is_some_and(|asked| asked.enabled);
+        return (if enabled { State::Failed { refusing: false } } else { State::Stopped }, actions);
+    };
+    if now.duration_since(boot.since) >= BOOT_BIND_PATIENCE {
+        actions.push(Action::Disable);
+        return (State::Failed { refusing: false }, actions);
+    }
+    let wait = backoff::delay(boot.attempt, BIND_RETRY_FIRST, BIND_RETRY_LONGEST, jitter);
+    let boot = BootRetry { attempt: boot.attempt + 1, retry_at: Some(now + wait), ..boot };
+    (State::Binding { asked: None, boot: Some(boot) }, actions)
+}
+
+fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+    match state {
+        State::Starting { asked: Some(Asked { enabled: false }), .. } => {
+            (State::Failed { refusing: false }, vec![Action::Release, Action::Answer(Outcome::Died)])
+        }
+        State::Starting { asked, deaths, .. } => {
+            let (state, mut actions) = died(deaths, None, now, jitter);
+            actions.extend(answer(asked, Outcome::Died));
+            (state, actions)
+        }
+        State::Running { since, deaths } => died(deaths, Some(now.duration_since(since)), now, jitter),
+        State::Draining { then, .. } | State::Stopping { then, .. } => match then {
+            Then::Stop => stopped(),
+            Then::Start(asked) => spawn(Some(asked), Deaths::default(), now),
+        },
+        other => (other, vec![]),
+    }
+}
+
+fn died(mut deaths: Deaths, ready_for: Option<Duration>, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+    match deaths.count(ready_for, now, jitter) {
+        Verdict::RespawnAt(respawn_at) => (State::Crashed { respawn_at, deaths }, vec![]),
+        Verdict::GiveUp => (State::Failed { refusing: true }, vec![Action::Refuse]),
+    }
+}
+
+fn due(state: State, now: Instant) -> (State, Vec<Action>) {
+    match state {
+        State::Crashed { deaths, .. } => spawn(None, deaths, now),
+        State::Binding { asked, boot: Some(boot) } => {
+            (State::Binding { asked, boot: Some(BootRetry { retry_at: None, ..boot }) }, vec![Action::Bind])
+        }
+        State::Starting { asked, deaths, .. } => (State::Starting { asked, ready_by: None, deaths }, vec![Action::Kill]),
+        State::Draining { then, .. } | State::Stopping { then, .. } => {
+            (State::Stopping { then, kill_at: None }, vec![Action::Kill])
+        }
+        other => (other, vec![]),
+    }
+}
+
+fn answer(asked: Option<Asked>, outcome: Outcome) -> Vec<Action> {
+    asked.map(|_| Action::Answer(outcome)).into_iter().collect()
+}

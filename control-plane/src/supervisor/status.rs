@@ -1,0 +1,66 @@
+//! What is observed of a service.
+
+use std::{net::SocketAddr, time::Duration};
+
+use time::OffsetDateTime;
+
+/// Observed state of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceState {
+    /// No worker, no listeners.
+    #[default]
+    Stopped,
+    /// A worker is coming up, or its address is waited for.
+    Starting,
+    /// A worker serves.
+    Running,
+    /// No new connections, open exchanges are finishing.
+    Draining,
+    /// The worker is on its way out.
+    Stopping,
+    /// The worker died; a respawn is due.
+    Crashed,
+    /// Could not be started, or the crash breaker opened.
+    Failed,
+}
+
+/// What is observed of a service, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Where it is in its life.
+    pub state: ServiceState,
+    /// Of the worker.
+    pub pid: Option<i32>,
+    /// When the worker became READY.
+    pub started_at: Option<OffsetDateTime>,
+    /// How long it has been READY.
+    pub uptime: Option<Duration>,
+    /// Exchanges begun since the last start.
+    pub requests: u64,
+    /// WebSockets opened since the last start.
+    pub websockets: u64,
+    /// Connections open now.
+    pub open_connections: u64,
+    /// Bytes from clients since the last start.
+    pub bytes_in: u64,
+    /// Bytes to clients since the last start.
+    pub bytes_out: u64,
+    /// Records the worker has made that are not yet committed.
+    pub backlog: u64,
+    /// Revision in force in the worker; 0 without one.
+    pub applied_revision: i64,
+    /// When it came into force.
+    pub applied_at: Option<OffsetDateTime>,
+    /// When the worker last refused a configuration.
+    pub rejected_at: Option<OffsetDateTime>,
+    /// Why it is not running as wished; empty otherwise.
+    pub last_error: String,
+    /// Exit status of the last worker that died unasked; empty if none did.
+    pub last_exit: String,
+    /// Respawns after a crash since the last start.
+    pub restarts: u32,
+    /// What the worker says of itself.
+    pub worker_version: String,
+    /// Addresses it listens on.
+    pub listening: Vec<SocketAddr>,
+}

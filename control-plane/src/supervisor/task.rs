@@ -1,0 +1,276 @@
+//! The task of one service: it alone owns the service's listeners and worker process.
+//!
+//! Requests, news of the worker and timers become events of the table in `state.rs`; `task/actions.rs` carries out what
+//! the table says. Calls to the store are awaited here, so nothing else happens to the service meanwhile.
+
+mod actions;
+mod requests;
+
+use std::{sync::Arc, time::Duration};
+
+use proxyplane_spec::{ListenHost, ServiceId};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Shared,
+    error::LifecycleError,
+    holder::PortHolder,
+    listeners::{BindError, Listeners},
+    logs::LogFile,
+    observed::{Observed, add},
+    refuse::Refuser,
+    run_record,
+    spawn::Process,
+    state::{self, Event, State},
+};
+use crate::{
+    link::{FromWorker, WorkerLink},
+    store::services::{ServiceChange, ServiceRow},
+};
+
+type Answer<T = ()> = oneshot::Sender<Result<T, LifecycleError>>;
+
+/// What is asked of a service.
+#[derive(Debug)]
+pub(super) enum Command {
+    Start { answer: Answer },
+    Stop { drain: Duration, answer: Answer },
+    Restart { drain: Duration, answer: Answer },
+    Update { update: Box<Update>, answer: Answer<ServiceRow> },
+    Remove { etag: Option<String>, answer: Answer },
+    /// `settled` is dropped once the start has come to an end or to waiting.
+    Boot { row: Box<ServiceRow>, settled: oneshot::Sender<()> },
+    Shutdown { drain: Duration },
+}
+
+/// A change of configuration.
+#[derive(Debug)]
+pub(super) struct Update {
+    pub(super) etag: Option<String>,
+    pub(super) change: ServiceChange,
+    pub(super) validate_only: bool,
+}
+
+/// A live worker.
+struct Worker {
+    process: Process,
+    link: WorkerLink,
+    events: mpsc::Receiver<FromWorker>,
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    id: ServiceId,
+    state: State,
+    /// As last read from or written to the store; what the next worker gets.
+    row: Option<ServiceRow>,
+    listeners: Option<Listeners>,
+    refuser: Option<Refuser>,
+    worker: Option<Worker>,
+    /// Who waits for the start, stop or restart that is under way.
+    waiting: Option<Waiting>,
+    /// The last worker's records are being read to their end.
+    retiring: Option<JoinHandle<()>>,
+    /// Why the last bind failed.
+    bind_error: Option<LifecycleError>,
+    settled: Option<oneshot::Sender<()>>,
+    /// The worker is being killed because it was not READY in time.
+    overdue: bool,
+    log: LogFile,
+    seen: Observed,
+    publisher: watch::Sender<Observed>,
+    ending: bool,
+}
+
+/// A caller that waits.
+struct Waiting {
+    answer: Answer,
+    /// What the store is to say once it is done; a stop has said so before it began.
+    enable: bool,
+}
+
+/// Runs until the service is removed or the control plane stops.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    id: ServiceId,
+    mut commands: mpsc::Receiver<Command>,
+    publisher: watch::Sender<Observed>,
+) {
+    let log = LogFile::of(&shared.options.log_dir, id);
+    let mut task = Task {
+        shared,
+        id,
+        state: State::Stopped,
+        row: None,
+        listeners: None,
+        refuser: None,
+        worker: None,
+        waiting: None,
+        retiring: None,
+        bind_error: None,
+        settled: None,
+        overdue: false,
+        log,
+        seen: Observed::default(),
+        publisher,
+        ending: false,
+    };
+    loop {
+        match task.next_step(&mut commands).await {
+            Step::Command(command) => task.command(command).await,
+            Step::Event(event) => task.apply(event).await,
+            Step::NoCallers => return,
+        }
+        task.publish();
+        if task.ending && task.state == State::Stopped {
+            if let Some(retiring) = task.retiring.take() {
+                // Its records must be with ingest before that ends.
+                let _ = retiring.await;
+            }
+            return;
+        }
+    }
+}
+
+enum Step {
+    Command(Command),
+    Event(Event),
+    NoCallers,
+}
+
+impl Task {
+    async fn next_step(&mut self, commands: &mut mpsc::Receiver<Command>) -> Step {
+        let due = self.state.due();
+        let (news, exit) = match &mut self.worker {
+            Some(worker) => (Some(&mut worker.events), Some(&mut worker.process)),
+            None => (None, None),
+        };
+        let news = async {
+            match news {
+                Some(events) => events.recv().await,
+                None => None,
+            }
+        };
+        let step = tokio::select! {
+            // What a worker said before it died comes before its death.
+            biased;
+            Some(news) = news => News::Worker(news),
+            Some(exit) = ended(exit) => News::Exit(exit),
+            command = commands.recv() => return command.map_or(Step::NoCallers, Step::Command),
+            () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => News::Due,
+        };
+        Step::Event(match step {
+            News::Worker(FromWorker::Ready { revision }) => {
+                self.ready(revision);
+                Event::Ready
+            }
+            News::Worker(FromWorker::Drained) => Event::Drained,
+            News::Exit(exit) => {
+                self.buried(&exit);
+                Event::Exited { jitter: rand::random() }
+            }
+            News::Due => Event::Due,
+        })
+    }
+
+    /// A worker says so once it serves, and again whenever it has redialled.
+    fn ready(&mut self, revision: i64) {
+        let now = crate::clock::now();
+        self.seen.ready.get_or_insert((std::time::Instant::now(), now));
+        if self.seen.applied.is_none_or(|(applied, _)| applied != revision) {
+            self.seen.applied = Some((revision, now));
+        }
+        self.seen.last_error.clear();
+    }
+
+    /// The worker is gone: notes how, keeps its counters, and lets its records be read to the end.
+    fn buried(&mut self, exit: &str) {
+        let Some(worker) = self.worker.take() else { return };
+        let pid = worker.process.pid;
+        let unasked = matches!(self.state, State::Starting { .. } | State::Running { .. });
+        self.log.note(&format!("worker {pid} ended: {exit}"));
+        if unasked {
+            self.seen.last_error = if std::mem::take(&mut self.overdue) {
+                format!("worker {pid} was not ready within {} s", state::READY_TIMEOUT.as_secs())
+            } else {
+                format!("worker {pid} died: {exit}")
+            };
+            exit.clone_into(&mut self.seen.last_exit);
+            tracing::warn!(service = %self.id, pid, exit, "worker died");
+        } else {
+            tracing::info!(service = %self.id, pid, exit, "worker ended");
+        }
+        self.seen.before = add(self.seen.before, worker.link.counters());
+        self.seen.ready = None;
+        self.seen.applied = None;
+        if let Err(error) = run_record::remove(&self.shared.options.run_dir, self.id) {
+            tracing::warn!(service = %self.id, %error, "a run record could not be removed");
+        }
+        self.retiring = Some(self.shared.tracker.spawn(worker.link.retire()));
+    }
+
+    /// Takes an event through the table and carries out what follows, and what follows from that.
+    async fn apply(&mut self, event: Event) {
+        let mut next_event = Some(event);
+        while let Some(event) = next_event.take() {
+            let before = self.state.shown();
+            let was_crashed = matches!(self.state, State::Crashed { .. });
+            let state = std::mem::replace(&mut self.state, State::Stopped);
+            let (state, actions) = state::next(state, event, std::time::Instant::now());
+            self.state = state;
+            if was_crashed && event == Event::Due {
+                self.seen.restarts += 1;
+            }
+            if before != self.state.shown() {
+                tracing::debug!(service = %self.id, from = ?before, to = ?self.state.shown(), "state changed");
+                self.publish();
+            }
+            for action in actions {
+                if let Some(event) = self.perform(action).await {
+                    next_event = Some(event);
+                }
+            }
+        }
+        if !matches!(self.state, State::Starting { .. }) {
+            self.settled = None;
+        }
+    }
+
+    fn publish(&mut self) {
+        self.seen.state = self.state.shown();
+        self.seen.pid = self.worker.as_ref().map(|worker| worker.process.pid);
+        self.seen.worker = self.worker.as_ref().map(|worker| worker.link.clone());
+        self.seen.listening = self.listeners.as_ref().map(Listeners::addresses).unwrap_or_default();
+        self.publisher.send_replace(self.seen.clone());
+        // Nobody may be watching.
+        let _ = self.shared.changed.send(self.id);
+    }
+}
+
+enum News {
+    Worker(FromWorker),
+    Exit(String),
+    Due,
+}
+
+async fn ended(process: Option<&mut Process>) -> Option<String> {
+    match process {
+        Some(process) => Some(process.ended().await),
+        None => None,
+    }
+}
+
+/// What a failed bind means to who asked.
+pub(super) fn address_error(error: &BindError, host: ListenHost, holder: PortHolder) -> LifecycleError {
+    match error {
+        BindError::InUse(address) => LifecycleError::PortInUse { port: address.port(), holder },
+        BindError::NotAvailable { address, source } => {
+            tracing::debug!(%host, %source, "address not available");
+            LifecycleError::AddressNotAvailable { address: *address, detail: source.to_string() }
+        }
+    }
+}

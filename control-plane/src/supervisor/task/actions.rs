@@ -1,0 +1,183 @@
+//! Carries out what the table says.
+
+use std::io;
+
+use proxyplane_proto::worker::{Capture, WorkerConfig};
+
+use super::{Task, Worker, address_error};
+use crate::{
+    link::Expected,
+    store::services::ServiceRow,
+    supervisor::{
+        Shared,
+        error::LifecycleError,
+        listeners::Listeners,
+        refuse::Refuser,
+        spawn::Newborn,
+        state::{Action, Event, Outcome, READY_TIMEOUT, State},
+    },
+};
+
+/// Lines of the worker's log that go with an error.
+const ERROR_LOG_LINES: usize = 20;
+
+impl Task {
+    /// Carries out `action`; what it leads to at once is the next event.
+    pub(super) async fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Bind => return Some(self.bind().await),
+            Action::Spawn => return self.spawn(),
+            Action::Answer(outcome) => return self.answer(outcome).await,
+            Action::Drain(timeout) => {
+                if let Some(worker) = &self.worker
+                    && !worker.link.drain(timeout)
+                {
+                    // Not connected just now; a signal says the same, with the worker's own time-out.
+                    worker.process.terminate();
+                }
+            }
+            Action::Kill => {
+                if let State::Starting { .. } = self.state {
+                    self.overdue = true;
+                    self.log.note(&format!("not ready within {} s", READY_TIMEOUT.as_secs()));
+                }
+                if let Some(worker) = &self.worker {
+                    worker.process.kill();
+                }
+            }
+            Action::Release => {
+                self.refuser = None;
+                self.listeners = None;
+            }
+            Action::Refuse => self.refuse(),
+            Action::Disable => self.disable().await,
+        }
+        None
+    }
+
+    async fn bind(&mut self) -> Event {
+        if self.listeners.is_some() {
+            return Event::Bound;
+        }
+        let Some(row) = &self.row else { return Event::BindFailed { jitter: rand::random() } };
+        let (host, port) = (row.host, row.port);
+        match Listeners::bind(host, port) {
+            Ok(listeners) => {
+                self.listeners = Some(listeners);
+                Event::Bound
+            }
+            Err(error) => {
+                let holder = self.shared.holder(host, port, Some(self.id)).await;
+                let error = address_error(&error, host, holder);
+                self.seen.last_error = error.to_string();
+                self.bind_error = Some(error);
+                Event::BindFailed { jitter: rand::random() }
+            }
+        }
+    }
+
+    fn spawn(&mut self) -> Option<Event> {
+        self.refuser = None;
+        self.overdue = false;
+        match self.try_spawn() {
+            Ok(worker) => {
+                self.log.note(&format!("worker {} started", worker.process.pid));
+                self.worker = Some(worker);
+                None
+            }
+            Err(error) => {
+                self.seen.last_error = format!("the worker could not be started: {error}");
+                tracing::error!(service = %self.id, %error, "a worker could not be started");
+                Some(Event::Exited { jitter: rand::random() })
+            }
+        }
+    }
+
+    fn try_spawn(&self) -> io::Result<Worker> {
+        let missing = || io::Error::other("it has no listeners");
+        let (row, listeners) = (self.row.as_ref().ok_or_else(missing)?, self.listeners.as_ref().ok_or_else(missing)?);
+        let newborn = Newborn::spawn(&self.shared, row, &self.log)?;
+        let expected = Expected {
+            epoch: newborn.epoch,
+            nonce: newborn.nonce,
+            pid: newborn.pid(),
+            service_id: self.id,
+            workspace_id: row.workspace_id,
+        };
+        // Expected before it is told where to dial.
+        let (link, events) = self.shared.link.expect(expected, worker_config(&self.shared, row));
+        match newborn.hand_over(&self.shared, self.id, listeners) {
+            Ok(process) => Ok(Worker { process, link, events }),
+            Err(error) => {
+                self.shared.tracker.spawn(link.retire());
+                Err(error)
+            }
+        }
+    }
+
+    /// Answers who waits. A start that cannot be stored is undone: the store is what counts at the next boot.
+    async fn answer(&mut self, outcome: Outcome) -> Option<Event> {
+        let waiting = self.waiting.take()?;
+        let (result, undo) = match outcome {
+            Outcome::Done if waiting.enable => match self.set_enabled(true).await {
+                Ok(()) => (Ok(()), None),
+                Err(error) => (Err(error), Some(Event::Stop { drain: std::time::Duration::ZERO })),
+            },
+            Outcome::Done => (Ok(()), None),
+            failed => (Err(self.failure(failed)), None),
+        };
+        self.publish();
+        // A caller that went away needs no answer.
+        let _ = waiting.answer.send(result);
+        undo
+    }
+
+    fn failure(&mut self, outcome: Outcome) -> LifecycleError {
+        let detail = self.seen.last_error.clone();
+        match (outcome, self.bind_error.take()) {
+            (Outcome::ShuttingDown, _) => LifecycleError::ShuttingDown,
+            (Outcome::BindFailed, Some(error)) => error,
+            _ => {
+                let log = self.log.tail(ERROR_LOG_LINES).unwrap_or_default();
+                LifecycleError::WorkerFailed { detail, log }
+            }
+        }
+    }
+
+    fn refuse(&mut self) {
+        self.seen.last_error.push_str("; it keeps dying early and is not started again");
+        self.log.note("too many early deaths: not started again until somebody does; clients get 503");
+        tracing::error!(service = %self.id, error = self.seen.last_error, "a proxy's crash breaker opened; clients get 503");
+        match self.listeners.as_ref().map(Refuser::on).transpose() {
+            Ok(refuser) => self.refuser = refuser,
+            Err(error) => tracing::error!(service = %self.id, %error, "clients cannot be answered"),
+        }
+    }
+
+    async fn disable(&mut self) {
+        let name = self.row.as_ref().map(|row| format!("{}/{}", row.workspace_code, row.name)).unwrap_or_default();
+        tracing::warn!(service = %self.id, name, error = self.seen.last_error, "proxy disabled: its address stayed taken");
+        if let Err(error) = self.set_enabled(false).await {
+            tracing::error!(service = %self.id, %error, "it could not be stored as disabled");
+        }
+    }
+}
+
+/// What a worker needs to know of its service.
+pub(super) fn worker_config(shared: &Shared, row: &ServiceRow) -> WorkerConfig {
+    let capture = Capture {
+        insecure_upstream: row.spec.insecure_upstream,
+        extra_ca_pem: row.spec.extra_ca_pem.clone(),
+        passthrough_hosts: row.spec.passthrough_hosts.iter().map(ToString::to_string).collect(),
+        capture_limit: row.spec.capture_limit,
+    };
+    WorkerConfig {
+        revision: row.revision,
+        required_features: Vec::new(),
+        service_name: row.name.clone(),
+        verbose: row.verbose,
+        log_out_of_scope: row.log_out_of_scope,
+        capture: Some(capture),
+        control_addresses: shared.options.control_addresses.iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,201 @@
+//! Requests of callers: admitted by the table's conflicts, stored where the store is to say so, then events.
+
+use std::{future::Future, time::Duration};
+
+use super::{Answer, Command, Task, Update, Waiting, actions::worker_config, address_error};
+use crate::{
+    link::{ChangeError, Counters},
+    store::{self, StoreError, services::ServiceRow},
+    supervisor::{
+        error::LifecycleError,
+        listeners,
+        state::{Asked, Conflict, Event, Request, State},
+    },
+};
+
+/// For the store to answer: a task that waits for it does not respawn its worker.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl From<Conflict> for LifecycleError {
+    fn from(conflict: Conflict) -> Self {
+        match conflict {
+            Conflict::Starting => Self::AlreadyStarting,
+            Conflict::Stopping => Self::AlreadyStopping,
+        }
+    }
+}
+
+impl Task {
+    pub(super) async fn command(&mut self, command: Command) {
+        match command {
+            Command::Start { answer } => match self.admit_start(Request::Start).await {
+                Ok(asked) => self.begin(answer, true, Event::Start(asked)).await,
+                Err(error) => refuse(answer, error),
+            },
+            Command::Restart { drain, answer } => match self.admit_start(Request::Restart).await {
+                Ok(asked) => self.begin(answer, true, Event::Restart { drain, asked }).await,
+                Err(error) => refuse(answer, error),
+            },
+            Command::Stop { drain, answer } => match self.admit_stop().await {
+                Ok(()) => self.begin(answer, false, Event::Stop { drain }).await,
+                Err(error) => refuse(answer, error),
+            },
+            Command::Update { update, answer } => {
+                let result = self.update(*update).await;
+                self.publish();
+                let _ = answer.send(result);
+            }
+            Command::Remove { etag, answer } => {
+                let result = self.remove(etag).await;
+                let _ = answer.send(result);
+            }
+            Command::Boot { row, settled } => {
+                if self.state == State::Stopped {
+                    self.row = Some(*row);
+                    self.settled = Some(settled);
+                    self.apply(Event::Boot).await;
+                }
+            }
+            Command::Shutdown { drain } => {
+                self.ending = true;
+                self.apply(Event::Shutdown { drain }).await;
+            }
+        }
+    }
+
+    async fn begin(&mut self, answer: Answer, enable: bool, event: Event) {
+        self.waiting = Some(Waiting { answer, enable });
+        self.apply(event).await;
+    }
+
+    async fn admit_start(&mut self, request: Request) -> Result<Asked, LifecycleError> {
+        self.admit(request)?;
+        let enabled = self.load().await?.enabled;
+        if request == Request::Restart || !matches!(self.state, State::Running { .. }) {
+            self.seen.before = Counters::default();
+            self.seen.restarts = 0;
+            self.seen.last_error.clear();
+            self.bind_error = None;
+        }
+        Ok(Asked { enabled })
+    }
+
+    async fn admit_stop(&mut self) -> Result<(), LifecycleError> {
+        self.admit(Request::Stop)?;
+        self.load().await?;
+        self.set_enabled(false).await?;
+        self.seen.last_error.clear();
+        Ok(())
+    }
+
+    fn admit(&self, request: Request) -> Result<(), LifecycleError> {
+        if self.ending {
+            return Err(LifecycleError::ShuttingDown);
+        }
+        self.state.conflict(request).map_or(Ok(()), |conflict| Err(conflict.into()))
+    }
+
+    /// Reads the service anew.
+    async fn load(&mut self) -> Result<&ServiceRow, LifecycleError> {
+        let row = in_time(store::services::get(&self.shared.db, self.id)).await?.ok_or(LifecycleError::NotFound)?;
+        Ok(self.row.insert(row))
+    }
+
+    /// Stores whether the service is to run, unless the store says so already.
+    pub(super) async fn set_enabled(&mut self, enabled: bool) -> Result<(), LifecycleError> {
+        let Some(row) = self.row.as_mut().filter(|row| row.enabled != enabled) else { return Ok(()) };
+        in_time(store::services::set_enabled(&self.shared.db, self.id, enabled)).await?;
+        row.enabled = enabled;
+        Ok(())
+    }
+
+    /// The change is made in a transaction that is committed once the worker has built it.
+    async fn update(&mut self, update: Update) -> Result<ServiceRow, LifecycleError> {
+        self.admit(Request::Update)?;
+        let mut transaction = in_time(async { Ok(self.shared.db.begin().await?) }).await?;
+        let before = in_time(store::services::get(&mut *transaction, self.id)).await?.ok_or(LifecycleError::NotFound)?;
+        let etag = update.etag.as_deref();
+        let row = in_time(store::services::update(&mut transaction, self.id, etag, &update.change)).await?;
+        self.check_address(&before, &row).await?;
+        let config = worker_config(&self.shared, &row);
+        if let Some(worker) = &self.worker {
+            let staged = worker.link.stage(config.clone()).await;
+            staged.map_err(|error| self.change_failed(error))?;
+        }
+        if update.validate_only {
+            // Dropping the transaction undoes it; the worker holds what was staged until the next change.
+            return Ok(row);
+        }
+        in_time(async { Ok(transaction.commit().await?) }).await?;
+        self.row = Some(row.clone());
+        if let Some(worker) = &self.worker {
+            if let Err(error) = worker.link.activate(config).await {
+                // It is stored, so it has to come into force: by a new worker, if this one does not answer.
+                worker.process.kill();
+                return Err(self.change_failed(error));
+            }
+            self.seen.applied = Some((row.revision, crate::clock::now()));
+        }
+        Ok(row)
+    }
+
+    /// A new address needs a service without listeners, and must be free.
+    async fn check_address(&self, before: &ServiceRow, row: &ServiceRow) -> Result<(), LifecycleError> {
+        if (row.host, row.port) == (before.host, before.port) {
+            return Ok(());
+        }
+        if self.listeners.is_some() {
+            return Err(LifecycleError::RestartRequired);
+        }
+        match listeners::probe(row.host, row.port) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let holder = self.shared.holder(row.host, row.port, Some(self.id)).await;
+                Err(address_error(&error, row.host, holder))
+            }
+        }
+    }
+
+    fn change_failed(&mut self, error: ChangeError) -> LifecycleError {
+        let failed = |detail: &str| LifecycleError::WorkerFailed { detail: detail.to_owned(), log: Vec::new() };
+        match error {
+            ChangeError::Rejected(violations) => {
+                self.seen.rejected_at = Some(crate::clock::now());
+                LifecycleError::Rejected(violations)
+            }
+            ChangeError::Lost => failed("the worker is not connected"),
+            ChangeError::TimedOut => failed("the worker did not answer in time"),
+        }
+    }
+
+    async fn remove(&mut self, etag: Option<String>) -> Result<(), LifecycleError> {
+        self.admit(Request::Stop)?;
+        if self.listeners.is_some() || self.worker.is_some() {
+            // Somebody started it again between the caller's stop and this.
+            return Err(LifecycleError::AlreadyStarting);
+        }
+        if let Some(retiring) = self.retiring.take() {
+            // Whoever removes its traffic next must find all of it.
+            let _ = retiring.await;
+        }
+        let mut transaction = in_time(async { Ok(self.shared.db.begin().await?) }).await?;
+        in_time(store::services::delete(&mut transaction, self.id, etag.as_deref())).await?;
+        in_time(async { Ok(transaction.commit().await?) }).await?;
+        self.log.remove();
+        self.shared.services().remove(&self.id);
+        self.state = State::Stopped;
+        self.ending = true;
+        Ok(())
+    }
+}
+
+fn refuse(answer: Answer, error: LifecycleError) {
+    let _ = answer.send(Err(error));
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, LifecycleError> {
+    match tokio::time::timeout(STORE_TIMEOUT, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut).into()),
+    }
+}
