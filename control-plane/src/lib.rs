@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` at the root of the repository says what each module is for.
 
 pub mod api;
+pub mod app;
 pub mod bootstrap;
 pub mod client;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod lifecycle;
 pub mod link;
 pub mod live;
 pub mod pki;
+pub mod postgres;
 pub mod services;
 pub mod store;
 pub mod supervisor;

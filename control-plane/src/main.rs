@@ -1,2 +1,58 @@
-//! (to be written)
-fn main() {}
+//! `proxyplane`: the control plane.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+use proxyplane::{
+    app,
+    config::{Arguments, Command, Config, Environment, LogFormat, ServeArguments},
+    telemetry,
+};
+
+/// `EX_USAGE` of sysexits.h: the command line or a setting is wrong.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(Arguments { command: Command::Serve(flags) }) => serve(&flags),
+        Err(error) => {
+            let wrong = error.use_stderr();
+            let _ = error.print();
+            if wrong { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+fn serve(flags: &ServeArguments) -> ExitCode {
+    let environment = Environment::of_process();
+    let loaded = match Config::load(flags, &environment) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(USAGE);
+        }
+    };
+    if loaded.print {
+        let written = io::stdout().write_all(loaded.to_text().as_bytes());
+        return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let format = loaded.config.log_format;
+    telemetry::install(format, loaded.config.log_level);
+    match app::run(loaded.config, &environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            match format {
+                LogFormat::Text => complain(&error),
+                LogFormat::Json => tracing::error!("{error}"),
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn complain(error: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "proxyplane: {error}");
+}

@@ -1,0 +1,107 @@
+//! The database: a private Postgres, or the one of --database-url.
+
+use std::{str::FromStr as _, time::Duration};
+
+use sqlx::{ConnectOptions as _, postgres::{PgConnectOptions, PgPoolOptions}};
+use tokio::task::JoinHandle;
+use tracing::{info, log::LevelFilter, warn};
+
+use super::StartError;
+use crate::{
+    config::{Config, DatabaseUrl},
+    data_dir::DataDir,
+    postgres::{Places, Postgres},
+    store::{self, Db},
+};
+
+/// Connections for everybody but ingest, which has its own. Callers wait for one.
+const CONNECTIONS: u32 = 16;
+/// How long a caller waits for a connection before it is told that the database is away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Idle connections are closed after this: each costs the server memory.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The database, migrated.
+pub(super) struct Database {
+    pool: Db,
+    private: Option<Private>,
+}
+
+struct Private {
+    postgres: Postgres,
+    keeper: JoinHandle<()>,
+}
+
+impl Database {
+    /// Starts the private server unless there is a URL, connects and migrates.
+    pub(super) async fn start(config: &Config, data: &DataDir) -> Result<Self, StartError> {
+        let (options, private) = match &config.database_url {
+            Some(url) => (external(url)?, None),
+            None => {
+                let private = Private::start(data).await?;
+                (private.postgres.options().clone(), Some(private))
+            }
+        };
+        let options = options.application_name("proxyplane").log_statements(LevelFilter::Trace);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(IDLE_TIMEOUT)
+            .connect_lazy_with(options);
+        let database = Self { pool, private };
+        match database.prepare(config.database_url.as_ref()).await {
+            Ok(()) => Ok(database),
+            Err(error) => {
+                database.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self, url: Option<&DatabaseUrl>) -> Result<(), StartError> {
+        if let (Err(error), Some(url)) = (self.pool.acquire().await, url) {
+            return Err(StartError::Database { url: url.to_string(), error });
+        }
+        store::migrate(&self.pool).await?;
+        if let Some(url) = url {
+            info!(%url, "the database is ready");
+        }
+        Ok(())
+    }
+
+    pub(super) fn pool(&self) -> &Db {
+        &self.pool
+    }
+
+    /// Closes the connections and stops the private server.
+    pub(super) async fn stop(self) {
+        self.pool.close().await;
+        if let Some(Private { postgres, keeper }) = self.private {
+            keeper.abort();
+            // It must not find the server gone and start it again.
+            let _ = keeper.await;
+            if let Err(error) = postgres.stop().await {
+                warn!(%error, "the private Postgres could not be stopped");
+            }
+        }
+    }
+}
+
+impl Private {
+    async fn start(data: &DataDir) -> Result<Self, StartError> {
+        let places = Places {
+            root: data.root().to_owned(),
+            run: data.run().to_owned(),
+            log: data.log(),
+            secrets: data.secrets(),
+        };
+        let postgres = Postgres::start(&places).await?;
+        let kept = postgres.clone();
+        let keeper = tokio::spawn(async move { kept.keep_running().await });
+        Ok(Self { postgres, keeper })
+    }
+}
+
+fn external(url: &DatabaseUrl) -> Result<PgConnectOptions, StartError> {
+    PgConnectOptions::from_str(url.secret()).map_err(|error| StartError::Database { url: url.to_string(), error })
+}
