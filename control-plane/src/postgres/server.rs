@@ -1,0 +1,179 @@
+//! The server process: started, found, asked, stopped.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::{
+    PostgresError,
+    cluster::{Cluster, NAME, PORT},
+    io_error, path_error,
+};
+
+/// For a start: recovery after a crash replays at most `max_wal_size`.
+const START: Duration = Duration::from_secs(120);
+/// For the processes of a server that was killed to end.
+const LEFTOVERS: Duration = Duration::from_secs(10);
+/// For a stop; a fast one takes as long as its checkpoint.
+const STOP: Duration = Duration::from_secs(60);
+/// Between attempts to connect.
+const POLL: Duration = Duration::from_millis(20);
+/// The log is put aside at a start when it is larger.
+const LOG_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of output that an error shows.
+const SHOWN: usize = 2_000;
+
+impl Cluster {
+    /// Makes sure that the server runs; answers whether it ran already.
+    pub(super) async fn run(&self) -> Result<bool, PostgresError> {
+        if self.is_running() {
+            return Ok(true);
+        }
+        self.configure(false)?;
+        if self.has_lz4().await? {
+            self.configure(true)?;
+        }
+        let deadline = Instant::now() + LEFTOVERS;
+        loop {
+            let before = fs::metadata(&self.log).map_or(0, |found| found.len());
+            if self.pg_ctl(&["start", "--wait"], START).await?.success() {
+                return Ok(false);
+            }
+            let log = fs::read(&self.log).unwrap_or_default();
+            let output = last_lines(log.get(usize::try_from(before).unwrap_or(0)..).unwrap_or(&log));
+            // Backends of a killed server notice after a moment that it is gone.
+            if !output.contains("still in use") || Instant::now() >= deadline {
+                return Err(PostgresError::Failed { program: "postgres", output });
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Is the process there that holds the data? A file that a dead one left names a pid that is gone or another's.
+    pub(super) fn is_running(&self) -> bool {
+        let Ok(text) = fs::read_to_string(self.data.join("postmaster.pid")) else { return false };
+        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { return false };
+        let alive = matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
+        // Its working directory is its data directory.
+        let here = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.data || same(&cwd, &self.data));
+        alive && here
+    }
+
+    /// Connects as soon as it lets us in, and makes our database if it is not there.
+    pub(super) async fn connect(&self) -> Result<PgConnectOptions, PostgresError> {
+        let options = PgConnectOptions::new_without_pgpass()
+            .socket(&self.socket)
+            .port(PORT)
+            .username(NAME)
+            .password(&self.password);
+        let mut connection = self.admitted(&options.clone().database("postgres")).await?;
+        let made = make_database(&mut connection).await;
+        made.map_err(|error| PostgresError::Silent(error.to_string()))?;
+        // What it says at the end of a connection is of no interest.
+        let _ = connection.close().await;
+        Ok(options.database(NAME))
+    }
+
+    async fn admitted(&self, options: &PgConnectOptions) -> Result<PgConnection, PostgresError> {
+        let deadline = Instant::now() + START;
+        loop {
+            match options.connect().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if Instant::now() >= deadline || !passes(&error) => {
+                    return Err(PostgresError::Silent(error.to_string()));
+                }
+                Err(_) => sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Was the server built with lz4?
+    async fn has_lz4(&self) -> Result<bool, PostgresError> {
+        let mut postgres = self.account.command(&self.install.program("postgres"), &self.data);
+        postgres.arg("-D").arg(&self.data).args(["-c", "default_toast_compression=lz4", "-C", "default_toast_compression"]);
+        let output = postgres.stdin(Stdio::null()).output().await.map_err(io_error("run postgres"))?;
+        Ok(output.status.success())
+    }
+
+    pub(super) async fn stop(&self) -> Result<(), PostgresError> {
+        if !self.is_running() {
+            return Ok(());
+        }
+        if self.pg_ctl(&["stop", "--mode=fast", "--wait"], STOP).await?.success() {
+            return Ok(());
+        }
+        warn!("the private Postgres did not stop in time; stopping it at once");
+        let stopped = self.pg_ctl(&["stop", "--mode=immediate", "--wait"], STOP).await?.success();
+        if stopped || !self.is_running() {
+            return Ok(());
+        }
+        Err(PostgresError::Failed { program: "pg_ctl stop", output: self.log_end() })
+    }
+
+    /// `pg_ctl` puts the server into a session of its own and leaves it our log file as standard error.
+    async fn pg_ctl(&self, arguments: &[&str], patience: Duration) -> Result<ExitStatus, PostgresError> {
+        let log = self.open_log()?;
+        let errors = log.try_clone().map_err(path_error("open", &self.log))?;
+        let mut command = self.account.command(&self.install.program("pg_ctl"), &self.data);
+        command.args(arguments).arg("--pgdata").arg(&self.data).arg("--silent");
+        command.arg("--timeout").arg(patience.as_secs().to_string());
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        command.status().await.map_err(io_error("run pg_ctl"))
+    }
+
+    /// Opened by us: the account need not be able to enter the log directory.
+    fn open_log(&self) -> Result<File, PostgresError> {
+        if fs::metadata(&self.log).is_ok_and(|found| found.len() > LOG_BYTES) && !self.is_running() {
+            let aside = self.log.with_extension("log.1");
+            fs::rename(&self.log, &aside).map_err(path_error("rename", &self.log))?;
+        }
+        let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.log);
+        open.map_err(path_error("open", &self.log))
+    }
+
+    fn log_end(&self) -> String {
+        last_lines(&fs::read(&self.log).unwrap_or_default())
+    }
+}
+
+async fn make_database(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'proxyplane')")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !there {
+        sqlx::query("CREATE DATABASE proxyplane").execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Does the error pass by itself: not listening yet, or starting up?
+fn passes(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+        }
+        sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
+        _ => false,
+    }
+}
+
+fn same(one: &std::path::Path, other: &std::path::Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The last lines of a program's output, for an error.
+pub(super) fn last_lines(output: &[u8]) -> String {
+    let start = output.len().saturating_sub(SHOWN);
+    let text = String::from_utf8_lossy(output.get(start..).unwrap_or_default());
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join("\n")
+}
