@@ -21,6 +21,10 @@ mod copy;
 mod keeper;
 mod queue;
 mod rows;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod throughput;
 
 use committer::Committer;
 use queue::{Queue, Ticket};
