@@ -7,6 +7,8 @@ mod instance;
 mod records;
 mod server;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

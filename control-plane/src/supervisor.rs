@@ -97,7 +97,8 @@ struct Handle {
 }
 
 impl Supervisor {
-    /// Opens the worker binary and accepts it by what it says of itself. Nothing runs yet: see [`Self::boot`].
+    /// Opens the worker binary, accepts it by what it says of itself, and ends workers of a former control plane.
+    /// Nothing runs yet: see [`Self::boot`].
     pub async fn open(
         options: Options,
         db: Db,
@@ -107,6 +108,7 @@ impl Supervisor {
     ) -> Result<Self, BinaryError> {
         let binary = binary::WorkerBinary::open(&options.worker_binary).await?;
         tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
+        boot::end_former(&options.run_dir, &ingest).await;
         let shared = Shared {
             options,
             binary,

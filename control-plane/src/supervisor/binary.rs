@@ -20,7 +20,8 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a worker is called in its argument list: its name in the process table is the descriptor's number.
 const ARGUMENT_ZERO: &str = "proxyplane-worker";
 /// All that a worker sees of our environment.
-const ENVIRONMENT: [&str; 7] = ["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE"];
+const ENVIRONMENT: [&str; 8] =
+    ["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE", "PROXYPLANE_LOG_LEVEL"];
 /// Names beginning like this are for workers.
 const ENVIRONMENT_PREFIX: &str = "PROXYPLANE_WORKER_";
 

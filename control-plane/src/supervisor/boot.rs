@@ -1,6 +1,8 @@
-//! What happens first: workers of a former control plane, then the services that are to run.
+//! What happens first: the end of a former control plane's workers, then the services that are to run.
 //!
-//! A former worker is killed here. When workers can be adopted, this is where that comes: before anything is bound.
+//! When workers can be adopted, [`end_former`] is where that comes: before anything is bound.
+
+use std::path::Path;
 
 use proxyplane_spec::ServiceId;
 use tokio::sync::{Semaphore, oneshot};
@@ -10,16 +12,17 @@ use super::{
     run_record::{self, RunRecord, Stale},
     task::Command,
 };
-use crate::store::{self, StoreError, services::ServiceRow};
+use crate::{
+    ingest::IngestHandle,
+    store::{self, StoreError, services::ServiceRow},
+};
 
 /// Services that are started at once; the others wait for them.
 const STARTS_AT_ONCE: usize = 8;
 
 impl Supervisor {
-    /// Ends what a former control plane left running, then starts every enabled service. Returns when each serves,
-    /// failed, or waits for its address.
+    /// Starts every enabled service. Returns when each serves, failed, or waits for its address.
     pub async fn boot(&self) -> Result<(), StoreError> {
-        self.end_former().await;
         let rows = store::services::enabled(&self.shared.db).await?;
         let permits = Semaphore::new(STARTS_AT_ONCE);
         let starts = rows.into_iter().map(|row| async {
@@ -39,28 +42,27 @@ impl Supervisor {
             let _ = done.await;
         }
     }
+}
 
-    /// A worker of a former control plane cannot be talked to and holds its listeners.
-    async fn end_former(&self) {
-        let run_dir = self.shared.options.run_dir.clone();
-        let records = tokio::task::spawn_blocking(move || RunRecord::all(&run_dir)).await;
-        let records = records.unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_else(|error| {
-            tracing::warn!(%error, "run records of former workers cannot be read");
-            Vec::new()
-        });
-        let ends = records.into_iter().map(|record| async move {
-            let (service_id, epoch, pid) = (record.service_id, record.epoch, record.pid);
-            match tokio::task::spawn_blocking(move || record.kill()).await {
-                Ok(Ok(Stale::Killed)) => tracing::info!(service = %service_id, pid, "ended a former worker"),
-                Ok(Ok(Stale::Gone)) => {}
-                Ok(Err(error)) => tracing::warn!(service = %service_id, pid, %error, "a former worker cannot be ended"),
-                Err(error) => tracing::error!(%error, "ending a former worker failed"),
-            }
-            if let Err(error) = run_record::remove(&self.shared.options.run_dir, service_id) {
-                tracing::warn!(service = %service_id, %error, "a run record could not be removed");
-            }
-            self.shared.ingest.close_epoch(epoch).await;
-        });
-        futures_util::future::join_all(ends).await;
-    }
+/// Ends every recorded worker: it cannot be talked to and holds its listeners. Comes before the first record of our own
+/// is written.
+pub(super) async fn end_former(run_dir: &Path, ingest: &IngestHandle) {
+    let records = RunRecord::all(run_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "run records of former workers cannot be read");
+        Vec::new()
+    });
+    let ends = records.into_iter().map(|record| async move {
+        let (service_id, epoch, pid) = (record.service_id, record.epoch, record.pid);
+        match tokio::task::spawn_blocking(move || record.kill()).await {
+            Ok(Ok(Stale::Killed)) => tracing::info!(service = %service_id, pid, "ended a former worker"),
+            Ok(Ok(Stale::Gone)) => {}
+            Ok(Err(error)) => tracing::warn!(service = %service_id, pid, %error, "a former worker cannot be ended"),
+            Err(error) => tracing::error!(%error, "ending a former worker failed"),
+        }
+        if let Err(error) = run_record::remove(run_dir, service_id) {
+            tracing::warn!(service = %service_id, %error, "a run record could not be removed");
+        }
+        ingest.close_epoch(epoch).await;
+    });
+    futures_util::future::join_all(ends).await;
 }
