@@ -18,6 +18,8 @@ mod tests;
 mod transfer;
 mod upgrade;
 
+use proxyplane_h1::Form;
+
 pub use self::leg::Downstream;
 pub(crate) use self::{
     answer::error as error_answer,
@@ -40,6 +42,11 @@ pub async fn serve_h1<C: Downstream>(ctx: Connection, client: C, prefix: &[u8], 
     let mut session = Session::new(ctx, client, prefix);
     session.pool.keep(origin.clone(), pool::Line::new(upstream));
     while let Some(request) = session.next_request().await {
+        if *request.head.form() == Form::Authority {
+            return session
+                .refuse_request(request, &origin, "there is no proxy inside of this tunnel")
+                .await;
+        }
         match session.exchange(request, &origin).await {
             After::Continue => {}
             After::Close => break,

@@ -127,7 +127,7 @@ mod tests {
                 drop(near);
             };
             let mut seen = Vec::new();
-            let (_, read) = tokio::join!(writing, far.read_to_end(&mut seen));
+            let ((), read) = tokio::join!(writing, far.read_to_end(&mut seen));
             read.unwrap();
             assert_eq!(seen, b"HEAD\r\n5\r\nhello\r\n0\r\nT: u\r\n\r\n");
         }

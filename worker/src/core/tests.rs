@@ -2,6 +2,7 @@
 
 mod failures;
 mod framing;
+mod interception;
 mod upgrades;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -43,8 +44,12 @@ impl Scene {
     }
 
     async fn with(spec: CaptureSpec) -> Self {
+        Self::certified_by(&TestCa::new("Test root"), spec).await
+    }
+
+    async fn certified_by(ca: &TestCa, spec: CaptureSpec) -> Self {
         let (capture, drain) = testing::capture();
-        let tls = Tls::build(&spec, TestCa::new("Test root").authority()).unwrap();
+        let tls = Tls::build(&spec, ca.authority()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();
         let config = ServiceConfig {

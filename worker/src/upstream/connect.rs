@@ -59,9 +59,10 @@ pub async fn connect(service: &Service, host: &str, port: u16) -> Result<Connect
         let detail = format!("no connection within {} seconds", limits::CONNECT_TIMEOUT.as_secs());
         DialError::new(error_code::UPSTREAM_CONNECT_TIMEOUT, detail)
     };
-    let (addresses, dns_us) = match host.parse::<IpAddr>() {
-        Ok(ip) => (Ok(vec![SocketAddr::new(ip, port)]), None),
-        Err(_) => (resolve(host, port).await, Some(begun.elapsed().as_micros() as u64)),
+    let (addresses, dns_us) = if let Ok(ip) = host.parse::<IpAddr>() {
+        (Ok(vec![SocketAddr::new(ip, port)]), None)
+    } else {
+        (resolve(host, port).await, Some(begun.elapsed().as_micros() as u64))
     };
     let addresses = addresses.map_err(|error| DialError { dns_us, ..error })?;
     let config = service.config();

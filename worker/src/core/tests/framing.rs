@@ -62,14 +62,21 @@ async fn answers_without_body_leave_the_next_request_right() {
         origin.say(format!("{answer}stray")).await;
         scene.client.hear(answer).await;
     }
-    scene.rows(3).await.iter().for_each(|row| assert_complete(&row.exchange));
+    scene
+        .rows(3)
+        .await
+        .iter()
+        .for_each(|row| assert_complete(&row.exchange));
 }
 
 #[tokio::test]
 async fn early_hints_pass_at_once() {
     let mut scene = Scene::begin().await;
     let mut origin = scene.get().await;
-    for head in ["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] {
+    for head in [
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ] {
         origin.say(head).await;
         scene.client.hear(head).await;
     }
@@ -209,7 +216,11 @@ async fn an_early_answer_passes_while_the_request_still_goes_on() {
 #[tokio::test]
 async fn large_bodies_pass_both_ways_at_once() {
     const SIZE: usize = 20 * 1024 * 1024;
-    let mut scene = Scene::with(CaptureSpec { capture_limit: 1024 * 1024, ..CaptureSpec::default() }).await;
+    let mut scene = Scene::with(CaptureSpec {
+        capture_limit: 1024 * 1024,
+        ..CaptureSpec::default()
+    })
+    .await;
     scene
         .ask(&format!(
             "POST http://{{host}}/ HTTP/1.1\r\nHost: {{host}}\r\nContent-Length: {SIZE}\r\n\r\n"
