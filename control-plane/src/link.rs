@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use instance::{ChangeError, Counters, Expected, FromWorker};
 use instance::Instance;
+pub(crate) use instance::{ChangeError, Counters, Expected, FromWorker};
 use proxyplane_proto::worker::{
     Activate, Drain, ReportStats, WorkerConfig, session_response::Message as ToWorker,
     worker_link_service_server::WorkerLinkServiceServer,
@@ -52,7 +52,14 @@ struct Shared {
 impl Link {
     /// A link that nobody is expected on yet.
     pub fn new(pki: Arc<Pki>, ingest: IngestHandle, hub: Hub) -> Self {
-        Self { shared: Arc::new(Shared { pki, ingest, hub, expected: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                pki,
+                ingest,
+                hub,
+                expected: Mutex::default(),
+            }),
+        }
     }
 
     /// Announces a worker. What it says of its own life comes on the receiver.
@@ -62,7 +69,13 @@ impl Link {
         let (instance, events) = Instance::new(expected, config);
         let instance = Arc::new(instance);
         self.instances().insert(epoch, instance.clone());
-        (WorkerLink { link: self.clone(), instance }, events)
+        (
+            WorkerLink {
+                link: self.clone(),
+                instance,
+            },
+            events,
+        )
     }
 
     fn instance(&self, epoch: Epoch) -> Option<Arc<Instance>> {
@@ -76,7 +89,9 @@ impl Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("expected", &self.instances().len()).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("expected", &self.instances().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,9 +123,14 @@ impl WorkerLink {
     /// activation that is lost on the way is made up for.
     pub(crate) async fn activate(&self, config: WorkerConfig) -> Result<(), ChangeError> {
         let revision = config.revision;
-        self.link.shared.hub.name(self.instance.expected.service_id, &config.service_name);
+        self.link
+            .shared
+            .hub
+            .name(self.instance.expected.service_id, &config.service_name);
         self.instance.set_config(config);
-        self.instance.ask(revision, ToWorker::Activate(Activate { revision })).await
+        self.instance
+            .ask(revision, ToWorker::Activate(Activate { revision }))
+            .await
     }
 
     /// Asks the worker to drain; `false` if it is not connected.
@@ -141,7 +161,10 @@ impl WorkerLink {
     /// The worker is gone: reads what it had sent to the end, then closes its epoch.
     pub(crate) async fn retire(self) {
         self.link.instances().remove(&self.instance.expected.epoch);
-        if tokio::time::timeout(STREAMS_END_TIMEOUT, self.instance.streams_ended()).await.is_err() {
+        if tokio::time::timeout(STREAMS_END_TIMEOUT, self.instance.streams_ended())
+            .await
+            .is_err()
+        {
             tracing::warn!(epoch = %self.instance.expected.epoch, "records of a worker that is gone are still being read");
         }
         self.link.shared.ingest.close_epoch(self.instance.expected.epoch).await;

@@ -43,7 +43,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     ingest::IngestHandle,
     link::Link,
-    store::{self, Db, services::{ServiceChange, ServiceRow}},
+    store::{
+        self, Db,
+        services::{ServiceChange, ServiceRow},
+    },
 };
 
 /// Requests that wait for a service's task; when full, callers wait.
@@ -120,7 +123,9 @@ impl Supervisor {
             closing: CancellationToken::new(),
             services: Mutex::default(),
         };
-        let supervisor = Self { shared: Arc::new(shared) };
+        let supervisor = Self {
+            shared: Arc::new(shared),
+        };
         supervisor.shared.tracker.spawn(supervisor.clone().cut_logs());
         Ok(supervisor)
     }
@@ -151,8 +156,16 @@ impl Supervisor {
         change: ServiceChange,
         validate_only: bool,
     ) -> Result<ServiceRow, LifecycleError> {
-        let update = Update { etag, change, validate_only };
-        self.ask(id, |answer| Command::Update { update: Box::new(update), answer }).await
+        let update = Update {
+            etag,
+            change,
+            validate_only,
+        };
+        self.ask(id, |answer| Command::Update {
+            update: Box::new(update),
+            answer,
+        })
+        .await
     }
 
     /// Deletes a stopped service from the store; its log goes with it.
@@ -238,7 +251,11 @@ impl Supervisor {
 
     /// Why a service's task does not answer.
     fn gone(&self) -> LifecycleError {
-        if self.shared.closing.is_cancelled() { LifecycleError::ShuttingDown } else { LifecycleError::NotFound }
+        if self.shared.closing.is_cancelled() {
+            LifecycleError::ShuttingDown
+        } else {
+            LifecycleError::NotFound
+        }
     }
 
     /// The service's task, started if it is the first time that somebody asks.
@@ -253,7 +270,9 @@ impl Supervisor {
         }
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (publisher, observed) = watch::channel(Observed::default());
-        self.shared.tracker.spawn(task::run(self.shared.clone(), id, receiver, publisher));
+        self.shared
+            .tracker
+            .spawn(task::run(self.shared.clone(), id, receiver, publisher));
         let handle = Handle { commands, observed };
         services.insert(id, handle.clone());
         Ok(handle)
@@ -282,7 +301,9 @@ impl Supervisor {
 
 impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Supervisor").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("Supervisor")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -295,7 +316,11 @@ impl Shared {
     async fn holder(&self, host: ListenHost, port: u16, asking: Option<ServiceId>) -> PortHolder {
         match store::services::by_port(&self.db, port).await {
             Ok(Some(row)) if Some(row.id) != asking => {
-                return PortHolder::Service { id: row.id, name: row.name, workspace: row.workspace_code };
+                return PortHolder::Service {
+                    id: row.id,
+                    name: row.name,
+                    workspace: row.workspace_code,
+                };
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, port, "the holder of a port could not be looked up"),

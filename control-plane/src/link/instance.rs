@@ -130,14 +130,22 @@ impl Inner {
 
 impl Session {
     pub(super) fn new(sender: mpsc::Sender<Result<SessionResponse, tonic::Status>>) -> Self {
-        Self { sender, ended: CancellationToken::new() }
+        Self {
+            sender,
+            ended: CancellationToken::new(),
+        }
     }
 }
 
 impl Instance {
     pub(super) fn new(expected: Expected, config: WorkerConfig) -> (Self, mpsc::Receiver<FromWorker>) {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let state = Inner { config, build: String::new(), session: None, waiting: HashMap::new() };
+        let state = Inner {
+            config,
+            build: String::new(),
+            session: None,
+            waiting: HashMap::new(),
+        };
         let instance = Self {
             expected,
             events,
@@ -160,7 +168,11 @@ impl Instance {
     /// A session ended. Whoever waits for an answer on it learns that it is lost.
     pub(super) fn detach(&self, session: &Session) {
         let mut state = self.lock();
-        if state.session.as_ref().is_some_and(|present| present.sender.same_channel(&session.sender)) {
+        if state
+            .session
+            .as_ref()
+            .is_some_and(|present| present.sender.same_channel(&session.sender))
+        {
             state.end_session();
         }
     }
@@ -169,7 +181,10 @@ impl Instance {
     pub(super) fn send(&self, message: ToWorker) -> bool {
         let mut state = self.lock();
         let Some(session) = &state.session else { return false };
-        let sent = session.sender.try_send(Ok(SessionResponse { message: Some(message) })).is_ok();
+        let sent = session
+            .sender
+            .try_send(Ok(SessionResponse { message: Some(message) }))
+            .is_ok();
         if !sent {
             state.end_session();
         }
@@ -178,7 +193,11 @@ impl Instance {
 
     /// Sends a change and waits for its answer.
     pub(super) async fn ask(&self, revision: i64, message: ToWorker) -> Result<(), ChangeError> {
-        let step = if matches!(message, ToWorker::Stage(_)) { Step::Stage } else { Step::Activate };
+        let step = if matches!(message, ToWorker::Stage(_)) {
+            Step::Stage
+        } else {
+            Step::Activate
+        };
         let (answer, answered) = oneshot::channel();
         self.lock().waiting.insert((step, revision), answer);
         if !self.send(message) {
@@ -266,7 +285,13 @@ mod tests {
 
     fn expected() -> Expected {
         let (epoch, service_id, workspace_id) = (Epoch::new(), ServiceId::new(), WorkspaceId::new());
-        Expected { epoch, nonce: [7; 32], pid: 42, service_id, workspace_id }
+        Expected {
+            epoch,
+            nonce: [7; 32],
+            pid: 42,
+            service_id,
+            workspace_id,
+        }
     }
 
     fn identity(of: &Expected) -> Identity {
@@ -284,9 +309,27 @@ mod tests {
         assert!(expected.admits(&shown, Some(42)));
         assert!(!expected.admits(&shown, Some(43)));
         assert!(!expected.admits(&shown, None));
-        assert!(!expected.admits(&Identity { nonce: vec![7; 31].into(), ..shown.clone() }, Some(42)));
-        assert!(!expected.admits(&Identity { nonce: vec![8; 32].into(), ..shown.clone() }, Some(42)));
-        assert!(!expected.admits(&Identity { service_id: vec![0; 16].into(), ..shown }, Some(42)));
+        assert!(!expected.admits(
+            &Identity {
+                nonce: vec![7; 31].into(),
+                ..shown.clone()
+            },
+            Some(42)
+        ));
+        assert!(!expected.admits(
+            &Identity {
+                nonce: vec![8; 32].into(),
+                ..shown.clone()
+            },
+            Some(42)
+        ));
+        assert!(!expected.admits(
+            &Identity {
+                service_id: vec![0; 16].into(),
+                ..shown
+            },
+            Some(42)
+        ));
     }
 
     #[tokio::test]
@@ -294,7 +337,10 @@ mod tests {
         let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
         let (sender, mut sent) = mpsc::channel(SESSION_QUEUE);
         instance.attach("1.0".into(), Session::new(sender));
-        let config = WorkerConfig { revision: 5, ..WorkerConfig::default() };
+        let config = WorkerConfig {
+            revision: 5,
+            ..WorkerConfig::default()
+        };
         let asked = instance.ask(5, ToWorker::Stage(config));
         let answers = async {
             sent.recv().await.expect("it is sent").expect("not an error");
@@ -332,10 +378,17 @@ mod tests {
     #[test]
     fn the_backlog_is_what_was_made_and_not_committed() {
         let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
-        instance.count(Stats { next_seq: 10, ..Stats::default() });
+        instance.count(Stats {
+            next_seq: 10,
+            ..Stats::default()
+        });
         instance.committed(4);
         assert_eq!(instance.counters().backlog, 6);
         instance.committed(11);
-        assert_eq!(instance.counters().backlog, 0, "counters may be older than acknowledgements");
+        assert_eq!(
+            instance.counters().backlog,
+            0,
+            "counters may be older than acknowledgements"
+        );
     }
 }

@@ -54,7 +54,10 @@ pub(super) async fn open(
 async fn push(session: &IngestSession, mut inbound: Streaming<RecordsRequest>) -> Result<(), Status> {
     while let Some(batch) = inbound.message().await? {
         if !batch.frames.is_empty() {
-            session.push(batch.frames).await.map_err(|error| Status::aborted(format!("ingest: {error}")))?;
+            session
+                .push(batch.frames)
+                .await
+                .map_err(|error| Status::aborted(format!("ingest: {error}")))?;
         }
     }
     Ok(())

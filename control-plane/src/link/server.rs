@@ -34,10 +34,15 @@ impl Server {
     fn admit(&self, identity: Option<&Identity>, pid: Option<i32>) -> Result<Arc<Instance>, Status> {
         let instance = identity.and_then(|identity| {
             let epoch = Epoch(Uuid::from_slice(&identity.epoch).ok()?);
-            self.link.instance(epoch).filter(|instance| instance.expected.admits(identity, pid))
+            self.link
+                .instance(epoch)
+                .filter(|instance| instance.expected.admits(identity, pid))
         });
         instance.ok_or_else(|| {
-            tracing::warn!(pid, "refused a connection to the worker link: not a worker that was started here");
+            tracing::warn!(
+                pid,
+                "refused a connection to the worker link: not a worker that was started here"
+            );
             Status::permission_denied("not an expected worker")
         })
     }
@@ -48,7 +53,10 @@ impl WorkerLinkService for Server {
     type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
     type RecordsStream = ReceiverStream<Result<RecordsResponse, Status>>;
 
-    async fn session(&self, request: Request<Streaming<SessionRequest>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let pid = peer_pid(&request);
         let mut inbound = request.into_inner();
         let Some(FromWorkerMessage::Hello(hello)) = first(&mut inbound).await?.message else {
@@ -60,7 +68,10 @@ impl WorkerLinkService for Server {
         Ok(Response::new(outbound))
     }
 
-    async fn records(&self, request: Request<Streaming<RecordsRequest>>) -> Result<Response<Self::RecordsStream>, Status> {
+    async fn records(
+        &self,
+        request: Request<Streaming<RecordsRequest>>,
+    ) -> Result<Response<Self::RecordsStream>, Status> {
         let pid = peer_pid(&request);
         let mut inbound = request.into_inner();
         let hello = first(&mut inbound).await?;
@@ -85,6 +96,9 @@ fn check_protocol(hello: &Hello) -> Result<(), Status> {
     if (LINK_PROTOCOL.saturating_sub(1)..=LINK_PROTOCOL).contains(&hello.protocol) {
         Ok(())
     } else {
-        Err(Status::failed_precondition(format!("link protocol {} is not spoken here", hello.protocol)))
+        Err(Status::failed_precondition(format!(
+            "link protocol {} is not spoken here",
+            hello.protocol
+        )))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use proxyplane_proto::worker::{
-    Certificates, Hello, Interest, SessionRequest, SessionResponse, Welcome, session_request::Message as FromWorkerMessage,
-    session_response::Message as ToWorker,
+    Certificates, Hello, Interest, SessionRequest, SessionResponse, Welcome,
+    session_request::Message as FromWorkerMessage, session_response::Message as ToWorker,
 };
 use proxyplane_record::{Kind, Record};
 use proxyplane_spec::Violation;
@@ -33,9 +33,15 @@ pub(super) fn open(
     let (sender, receiver) = mpsc::channel(SESSION_QUEUE);
     let session = Session::new(sender);
     instance.attach(hello.build.clone(), session.clone());
-    let welcome = Welcome { config: Some(instance.config()), certificates: Some(certificates) };
+    let welcome = Welcome {
+        config: Some(instance.config()),
+        certificates: Some(certificates),
+    };
     instance.send(ToWorker::Welcome(welcome));
-    let reader = Reader { link: link.clone(), instance };
+    let reader = Reader {
+        link: link.clone(),
+        instance,
+    };
     tokio::spawn(async move {
         tokio::select! {
             () = reader.run(inbound) => {}
@@ -80,7 +86,10 @@ impl Reader {
 
     async fn receive(&self, message: FromWorkerMessage) {
         match message {
-            FromWorkerMessage::Ready(ready) => self.instance.tell(FromWorker::Ready { revision: ready.revision }).await,
+            FromWorkerMessage::Ready(ready) => {
+                let revision = ready.revision;
+                self.instance.tell(FromWorker::Ready { revision }).await;
+            }
             FromWorkerMessage::Drained(_) => self.instance.tell(FromWorker::Drained).await,
             FromWorkerMessage::Staged(staged) => self.instance.answered(Step::Stage, staged.revision, Ok(())),
             FromWorkerMessage::Applied(applied) => self.instance.answered(Step::Activate, applied.revision, Ok(())),
@@ -109,7 +118,10 @@ impl Reader {
     }
 
     fn live(&self, record: Bytes) {
-        if let Ok(Record { kind: Some(Kind::Head(exchange)) }) = Record::decode(record) {
+        if let Ok(Record {
+            kind: Some(Kind::Head(exchange)),
+        }) = Record::decode(record)
+        {
             self.link.shared.hub.begun(source(&self.instance), exchange);
         }
     }
@@ -118,12 +130,19 @@ impl Reader {
 /// Whose records these are.
 pub(super) fn source(instance: &Instance) -> Source {
     let expected = &instance.expected;
-    Source { epoch: expected.epoch, service_id: expected.service_id, workspace_id: expected.workspace_id }
+    Source {
+        epoch: expected.epoch,
+        service_id: expected.service_id,
+        workspace_id: expected.workspace_id,
+    }
 }
 
 fn sign(link: &Link, instance: &Instance, csr_der: &[u8]) -> Result<Certificates, Status> {
     let pki = &link.shared.pki;
     let intermediate = pki.sign_intermediate(csr_der, instance.expected.epoch);
     let intermediate = intermediate.map_err(|error| Status::invalid_argument(format!("signing request: {error}")))?;
-    Ok(Certificates { intermediate_der: Bytes::from(intermediate), root_der: Bytes::copy_from_slice(pki.root_der()) })
+    Ok(Certificates {
+        intermediate_der: Bytes::from(intermediate),
+        root_der: Bytes::copy_from_slice(pki.root_der()),
+    })
 }

@@ -6,12 +6,16 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{
     Applied, Hello, Identity, Ready, RecordsRequest, Rejected, SessionRequest, SessionResponse, Staged, Stats,
-    session_request::Message as Up, session_response::Message as Down, worker_link_service_client::WorkerLinkServiceClient,
+    session_request::Message as Up, session_response::Message as Down,
+    worker_link_service_client::WorkerLinkServiceClient,
 };
 use proxyplane_spec::{ServiceId, WorkspaceId};
 use tokio::net::UnixStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::{Channel, Endpoint}};
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use super::*;
 use crate::{ingest::Ingest, lifecycle::Lifecycle, store::Db};
@@ -34,19 +38,36 @@ impl Served {
         let link = Link::new(Arc::new(Pki::load_or_create(dir.path()).unwrap()), ingest, hub);
         let listener = UnixListener::bind(dir.path().join("link.sock")).unwrap();
         tokio::spawn(serve(link.clone(), listener, stop.clone()));
-        Self { link, dir, stop, _lifecycle: lifecycle }
+        Self {
+            link,
+            dir,
+            stop,
+            _lifecycle: lifecycle,
+        }
     }
 
     /// Expects a worker that runs as `pid`.
     fn expect(&self, pid: i32) -> (Identity, WorkerLink, mpsc::Receiver<FromWorker>) {
         let (epoch, service_id, nonce) = (Epoch::new(), ServiceId::new(), [9; 32]);
-        let expected = Expected { epoch, nonce, pid, service_id, workspace_id: WorkspaceId::new() };
+        let expected = Expected {
+            epoch,
+            nonce,
+            pid,
+            service_id,
+            workspace_id: WorkspaceId::new(),
+        };
         let identity = Identity {
             epoch: Bytes::copy_from_slice(epoch.0.as_bytes()),
             nonce: Bytes::copy_from_slice(&nonce),
             service_id: Bytes::copy_from_slice(service_id.0.as_bytes()),
         };
-        let (link, events) = self.link.expect(expected, WorkerConfig { revision: 1, ..WorkerConfig::default() });
+        let (link, events) = self.link.expect(
+            expected,
+            WorkerConfig {
+                revision: 1,
+                ..WorkerConfig::default()
+            },
+        );
         (identity, link, events)
     }
 
@@ -56,14 +77,22 @@ impl Served {
             let path = path.clone();
             async move { std::io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
         });
-        let channel = Endpoint::from_static("http://link").connect_with_connector(connector).await.unwrap();
+        let channel = Endpoint::from_static("http://link")
+            .connect_with_connector(connector)
+            .await
+            .unwrap();
         WorkerLinkServiceClient::new(channel)
     }
 
     async fn session(&self, identity: Identity) -> Result<Worker, Status> {
         let (up, requests) = mpsc::channel(8);
         up.send(message(Up::Hello(hello(identity)))).await.unwrap();
-        let down = self.client().await.session(ReceiverStream::new(requests)).await?.into_inner();
+        let down = self
+            .client()
+            .await
+            .session(ReceiverStream::new(requests))
+            .await?
+            .into_inner();
         Ok(Worker { up, down })
     }
 }
@@ -80,7 +109,13 @@ impl Worker {
     }
 
     async fn hears(&mut self) -> Down {
-        self.down.message().await.unwrap().expect("the session is open").message.unwrap()
+        self.down
+            .message()
+            .await
+            .unwrap()
+            .expect("the session is open")
+            .message
+            .unwrap()
     }
 }
 
@@ -110,14 +145,32 @@ async fn whoever_is_not_an_expected_worker_is_refused_on_both_streams() {
     let served = Served::new();
     let (genuine, _link, _events) = served.expect(own_pid());
     let (other_process, _link, _events) = served.expect(own_pid() + 1);
-    let wrong_nonce = Identity { nonce: vec![1; 32].into(), ..genuine.clone() };
-    let wrong_service = Identity { service_id: other_process.service_id.clone(), ..genuine.clone() };
-    let unknown = Identity { epoch: Bytes::copy_from_slice(Epoch::new().0.as_bytes()), ..genuine };
+    let wrong_nonce = Identity {
+        nonce: vec![1; 32].into(),
+        ..genuine.clone()
+    };
+    let wrong_service = Identity {
+        service_id: other_process.service_id.clone(),
+        ..genuine.clone()
+    };
+    let unknown = Identity {
+        epoch: Bytes::copy_from_slice(Epoch::new().0.as_bytes()),
+        ..genuine
+    };
     for identity in [wrong_nonce, wrong_service, unknown, other_process, Identity::default()] {
         let refused = served.session(identity.clone()).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
-        let first = RecordsRequest { identity: Some(identity), frames: Bytes::new() };
-        let refused = served.client().await.records(tokio_stream::once(first)).await.map(drop).unwrap_err();
+        let first = RecordsRequest {
+            identity: Some(identity),
+            frames: Bytes::new(),
+        };
+        let refused = served
+            .client()
+            .await
+            .records(tokio_stream::once(first))
+            .await
+            .map(drop)
+            .unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
 }
@@ -127,9 +180,14 @@ async fn a_worker_is_welcomed_with_its_configuration_and_certificates_and_tells_
     let served = Served::new();
     let (identity, link, mut events) = served.expect(own_pid());
     let mut worker = served.session(identity).await.unwrap();
-    let Down::Welcome(welcome) = worker.hears().await else { panic!("no welcome") };
+    let Down::Welcome(welcome) = worker.hears().await else {
+        panic!("no welcome")
+    };
     assert_eq!(welcome.config.unwrap().revision, 1);
-    assert_eq!(welcome.certificates.unwrap().root_der, served.link.shared.pki.root_der());
+    assert_eq!(
+        welcome.certificates.unwrap().root_der,
+        served.link.shared.pki.root_der()
+    );
     assert_eq!(link.build(), "1.2.3");
     worker.says(Up::Ready(Ready { revision: 1 })).await;
     assert_eq!(events.recv().await, Some(FromWorker::Ready { revision: 1 }));
@@ -146,29 +204,50 @@ async fn a_change_is_staged_then_activated_and_a_refusal_carries_its_fields() {
             match worker.hears().await {
                 Down::Stage(config) if config.revision == 2 => worker.says(Up::Staged(Staged { revision: 2 })).await,
                 Down::Activate(activate) => {
-                    worker.says(Up::Applied(Applied { revision: activate.revision })).await;
+                    worker
+                        .says(Up::Applied(Applied {
+                            revision: activate.revision,
+                        }))
+                        .await;
                 }
                 Down::Stage(config) => {
                     let field = "capture.extra_ca_pem".to_owned();
-                    let violation = proxyplane_proto::worker::FieldViolation { field, description: "no".into() };
+                    let violation = proxyplane_proto::worker::FieldViolation {
+                        field,
+                        description: "no".into(),
+                    };
                     let revision = config.revision;
-                    worker.says(Up::Rejected(Rejected { revision, violations: vec![violation] })).await;
+                    worker
+                        .says(Up::Rejected(Rejected {
+                            revision,
+                            violations: vec![violation],
+                        }))
+                        .await;
                     return;
                 }
                 _ => {}
             }
         }
     };
-    let config = |revision| WorkerConfig { revision, ..WorkerConfig::default() };
+    let config = |revision| WorkerConfig {
+        revision,
+        ..WorkerConfig::default()
+    };
     let asks = async {
         link.stage(config(2)).await.unwrap();
         link.activate(config(2)).await.unwrap();
         link.stage(config(3)).await
     };
     let (refused, ()) = tokio::join!(asks, plays);
-    let Err(ChangeError::Rejected(violations)) = refused else { panic!("{refused:?}") };
+    let Err(ChangeError::Rejected(violations)) = refused else {
+        panic!("{refused:?}")
+    };
     assert_eq!(violations[0].field, "capture.extra_ca_pem");
-    assert_eq!(link.instance.config().revision, 2, "a refused change is not what a redialling worker gets");
+    assert_eq!(
+        link.instance.config().revision,
+        2,
+        "a refused change is not what a redialling worker gets"
+    );
 }
 
 #[tokio::test]
@@ -178,7 +257,12 @@ async fn counters_are_asked_for_and_the_latest_known_stand_in_for_a_silent_worke
     let mut worker = served.session(identity).await.unwrap();
     let answers = async {
         while !matches!(worker.hears().await, Down::ReportStats(_)) {}
-        worker.says(Up::Stats(Stats { requests: 7, ..Stats::default() })).await;
+        worker
+            .says(Up::Stats(Stats {
+                requests: 7,
+                ..Stats::default()
+            }))
+            .await;
     };
     let (counters, ()) = tokio::join!(link.fresh_counters(Duration::from_secs(10)), answers);
     assert_eq!(counters.requests, 7);

@@ -36,6 +36,9 @@ mod tests {
         assert_eq!(check("extra", ""), Ok(()));
         let damaged = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
         let violations = check("extra", &format!("{first}{damaged}")).unwrap_err();
-        assert!(violations[0].description.starts_with("certificate 2 "), "{violations:?}");
+        assert!(
+            violations[0].description.starts_with("certificate 2 "),
+            "{violations:?}"
+        );
     }
 }

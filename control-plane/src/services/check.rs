@@ -42,7 +42,10 @@ pub(super) fn port(field: &str, port: u32, zero: bool) -> Result<u16, Violation>
 /// How long a drain may take.
 pub(super) fn drain(drain: Option<Duration>) -> Result<Option<Duration>, Error> {
     if drain.is_some_and(|drain| drain > limits::DRAIN_TIMEOUT_MAX) {
-        return Err(Error::Invalid(vec![Violation::new("drain_timeout", "must be at most 1 hour")]));
+        return Err(Error::Invalid(vec![Violation::new(
+            "drain_timeout",
+            "must be at most 1 hour",
+        )]));
     }
     Ok(drain)
 }
@@ -50,11 +53,19 @@ pub(super) fn drain(drain: Option<Duration>) -> Result<Option<Duration>, Error> 
 /// Paths of an update mask: at least one, each among `known`.
 pub(super) fn mask(mask: &[String], known: &[&str]) -> Result<(), Vec<Violation>> {
     if mask.is_empty() {
-        return Err(vec![Violation::new("update_mask", format!("must name what changes: {}", known.join(", ")))]);
+        return Err(vec![Violation::new(
+            "update_mask",
+            format!("must name what changes: {}", known.join(", ")),
+        )]);
     }
     let unknown = mask.iter().filter(|path| !known.contains(&path.as_str()));
     let violations: Vec<_> = unknown
-        .map(|path| Violation::new("update_mask", format!("has no updatable field '{}'", path.escape_debug())))
+        .map(|path| {
+            Violation::new(
+                "update_mask",
+                format!("has no updatable field '{}'", path.escape_debug()),
+            )
+        })
         .collect();
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
@@ -66,7 +77,10 @@ pub(super) fn etag(etag: String) -> Option<String> {
 
 /// The same violations with paths below `parent`.
 pub(super) fn below(parent: &str, violations: Vec<Violation>) -> Vec<Violation> {
-    violations.into_iter().map(|v| Violation::new(format!("{parent}.{}", v.field), v.description)).collect()
+    violations
+        .into_iter()
+        .map(|v| Violation::new(format!("{parent}.{}", v.field), v.description))
+        .collect()
 }
 
 #[cfg(test)]
@@ -86,6 +100,11 @@ mod tests {
         let known = ["name", "port"];
         assert!(mask(&["port".into()], &known).is_ok());
         assert!(mask(&[], &known).is_err());
-        assert_eq!(mask(&["a".into(), "b".into(), "name".into()], &known).unwrap_err().len(), 2);
+        assert_eq!(
+            mask(&["a".into(), "b".into(), "name".into()], &known)
+                .unwrap_err()
+                .len(),
+            2
+        );
     }
 }

@@ -155,7 +155,7 @@ impl Error {
     /// What a lifecycle error of the service `id` is here.
     pub(super) fn of(id: ServiceId, error: LifecycleError) -> Self {
         match error {
-            LifecycleError::NotFound => Self::proxy_not_found(id),
+            LifecycleError::NotFound | LifecycleError::Store(StoreError::NotFound) => Self::proxy_not_found(id),
             LifecycleError::AlreadyStarting => Self::AlreadyStarting { id },
             LifecycleError::AlreadyStopping => Self::AlreadyStopping { id },
             LifecycleError::PortInUse { port, holder } => Self::PortInUse { port, holder },
@@ -164,13 +164,15 @@ impl Error {
             LifecycleError::Rejected(violations) => Self::Rejected(violations),
             LifecycleError::RestartRequired => Self::RestartRequired,
             LifecycleError::ShuttingDown => Self::ShuttingDown,
-            LifecycleError::Store(StoreError::NotFound) => Self::proxy_not_found(id),
             LifecycleError::Store(error) => error.into(),
         }
     }
 
     pub(super) fn proxy_not_found(id: ServiceId) -> Self {
-        Self::NotFound { kind: "proxy", id: id.to_string() }
+        Self::NotFound {
+            kind: "proxy",
+            id: id.to_string(),
+        }
     }
 }
 
@@ -178,7 +180,10 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NameTaken { name } => Self::NameTaken { name, holder: None },
-            StoreError::PortTaken { port } => Self::PortInUse { port, holder: PortHolder::Unknown },
+            StoreError::PortTaken { port } => Self::PortInUse {
+                port,
+                holder: PortHolder::Unknown,
+            },
             StoreError::EtagMismatch => Self::EtagMismatch,
             StoreError::InvalidPageToken => Self::InvalidPageToken,
             StoreError::WorkspaceNotEmpty => Self::WorkspaceNotEmpty { proxies: 1 },
@@ -220,11 +225,19 @@ fn port_metadata(port: u16, holder: &PortHolder) -> Vec<(&'static str, String)> 
 }
 
 fn joined(violations: &[Violation]) -> String {
-    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    violations
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn last_lines(log: &[String]) -> String {
-    if log.is_empty() { String::new() } else { format!("; its last log lines:\n{}", log.join("\n")) }
+    if log.is_empty() {
+        String::new()
+    } else {
+        format!("; its last log lines:\n{}", log.join("\n"))
+    }
 }
 
 #[cfg(test)]
@@ -234,9 +247,16 @@ mod tests {
     #[test]
     fn a_port_conflict_names_the_proxy_that_holds_it() {
         let id = ServiceId::new();
-        let holder = PortHolder::Service { id, name: "Testing Proxy".into(), workspace: "default".into() };
+        let holder = PortHolder::Service {
+            id,
+            name: "Testing Proxy".into(),
+            workspace: "default".into(),
+        };
         let error = Error::PortInUse { port: 8008, holder };
-        assert_eq!(error.to_string(), "Port 8008 is already in use by proxy 'Testing Proxy'");
+        assert_eq!(
+            error.to_string(),
+            "Port 8008 is already in use by proxy 'Testing Proxy'"
+        );
         assert!(error.metadata().contains(&("holder_id", id.to_string())));
         assert!(error.metadata().contains(&("holder_workspace", "default".to_owned())));
         assert_eq!(error.reason().exit, 5);

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use proxyplane_spec::{
-    CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, Violation, WorkspaceId,
-};
+use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, Violation, WorkspaceId};
 use tokio::sync::mpsc;
 
 use super::{
@@ -72,11 +70,18 @@ impl Services {
         let row = if service.port == 0 {
             self.insert_on_free_port(service, new.validate_only).await?
         } else {
-            self.supervisor.probe(service.host, service.port).await.map_err(|error| Error::of(ServiceId::new(), error))?;
+            self.supervisor
+                .probe(service.host, service.port)
+                .await
+                .map_err(|error| Error::of(ServiceId::new(), error))?;
             self.insert(&service, new.validate_only).await?
         };
         if new.validate_only {
-            return Ok(Proxy { row, status: ServiceStatus::default(), stored: 0 });
+            return Ok(Proxy {
+                row,
+                status: ServiceStatus::default(),
+                stored: 0,
+            });
         }
         self.supervisor.announce(row.id);
         if new.start
@@ -92,7 +97,9 @@ impl Services {
 
     /// Reads one with its status.
     pub async fn get_proxy(&self, id: ServiceId) -> Result<Proxy, Error> {
-        let row = store::services::get(&self.db, id).await?.ok_or_else(|| Error::proxy_not_found(id))?;
+        let row = store::services::get(&self.db, id)
+            .await?
+            .ok_or_else(|| Error::proxy_not_found(id))?;
         let mut proxies = self.with_status(vec![row]).await?;
         proxies.pop().ok_or_else(|| Error::proxy_not_found(id))
     }
@@ -100,18 +107,26 @@ impl Services {
     /// A page of those that match, by name, with their status.
     pub async fn list_proxies(&self, filter: &ServiceFilter, page: &Page) -> Result<Paged<Proxy>, Error> {
         let Paged { rows, next_page_token } = store::services::list(&self.db, filter, page).await?;
-        Ok(Paged { rows: self.with_status(rows).await?, next_page_token })
+        Ok(Paged {
+            rows: self.with_status(rows).await?,
+            next_page_token,
+        })
     }
 
     /// Stops a service, then deletes it. Its traffic stays unless `purge`.
     pub async fn delete_proxy(&self, id: ServiceId, etag: &str, purge: bool) -> Result<(), Error> {
-        let row = store::services::get(&self.db, id).await?.ok_or_else(|| Error::proxy_not_found(id))?;
+        let row = store::services::get(&self.db, id)
+            .await?
+            .ok_or_else(|| Error::proxy_not_found(id))?;
         if !etag.is_empty() && etag != row.etag() {
             return Err(Error::EtagMismatch);
         }
         let of = |error| Error::of(id, error);
         self.supervisor.stop(id, None).await.map_err(of)?;
-        self.supervisor.remove(id, check::etag(etag.to_owned())).await.map_err(of)?;
+        self.supervisor
+            .remove(id, check::etag(etag.to_owned()))
+            .await
+            .map_err(of)?;
         self.supervisor.announce(id);
         if purge {
             self.supervisor.records_settled().await;
@@ -130,20 +145,31 @@ impl Services {
     /// Drains and stops a service.
     pub async fn stop_proxy(&self, id: ServiceId, drain: Option<Duration>) -> Result<Proxy, Error> {
         let drain = check::drain(drain)?;
-        self.supervisor.stop(id, drain).await.map_err(|error| Error::of(id, error))?;
+        self.supervisor
+            .stop(id, drain)
+            .await
+            .map_err(|error| Error::of(id, error))?;
         self.get_proxy(id).await
     }
 
     /// Ends running and enabled, whatever came before.
     pub async fn restart_proxy(&self, id: ServiceId, drain: Option<Duration>) -> Result<Proxy, Error> {
         let drain = check::drain(drain)?;
-        self.supervisor.restart(id, drain).await.map_err(|error| Error::of(id, error))?;
+        self.supervisor
+            .restart(id, drain)
+            .await
+            .map_err(|error| Error::of(id, error))?;
         self.get_proxy(id).await
     }
 
     /// The last `tail` log lines (0 means 200), oldest first; with `follow` then new ones until the receiver is
     /// dropped.
-    pub async fn read_logs(&self, id: ServiceId, tail: i32, follow: bool) -> Result<mpsc::Receiver<Vec<String>>, Error> {
+    pub async fn read_logs(
+        &self,
+        id: ServiceId,
+        tail: i32,
+        follow: bool,
+    ) -> Result<mpsc::Receiver<Vec<String>>, Error> {
         let (default, most) = LOG_LINES;
         let lines = match usize::try_from(tail) {
             Ok(0) => default,
@@ -215,9 +241,14 @@ impl Services {
     pub(super) async fn proxy_error(&self, error: StoreError, workspace_id: WorkspaceId) -> Error {
         match error {
             StoreError::NameTaken { name } => {
-                let filter = ServiceFilter { workspace_id: Some(workspace_id), name: Some(name.clone()) };
+                let filter = ServiceFilter {
+                    workspace_id: Some(workspace_id),
+                    name: Some(name.clone()),
+                };
                 let found = store::services::list(&self.db, &filter, &Page::first()).await;
-                let holder = found.ok().and_then(|found| found.rows.first().map(|row| row.id.to_string()));
+                let holder = found
+                    .ok()
+                    .and_then(|found| found.rows.first().map(|row| row.id.to_string()));
                 Error::NameTaken { name, holder }
             }
             StoreError::PortTaken { port } => {
@@ -284,10 +315,23 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_reported_at_once() {
-        let capture = RawCapture { extra_ca_pem: "garbage".into(), ..RawCapture::default() };
-        let bad = NewProxy { name: "a/b".into(), host: "example.com".into(), port: 70_000, capture, ..new() };
+        let capture = RawCapture {
+            extra_ca_pem: "garbage".into(),
+            ..RawCapture::default()
+        };
+        let bad = NewProxy {
+            name: "a/b".into(),
+            host: "example.com".into(),
+            port: 70_000,
+            capture,
+            ..new()
+        };
         let error = checked(&bad).unwrap_err();
-        let fields: Vec<_> = error.violations().iter().map(|violation| violation.field.as_str()).collect();
+        let fields: Vec<_> = error
+            .violations()
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
         assert_eq!(fields, ["name", "host", "port", "capture.extra_ca_pem"]);
     }
 }

@@ -66,10 +66,18 @@ impl Services {
             let row = row.ok_or_else(|| Error::proxy_not_found(update.id))?;
             let change = checked(&update, &row)?;
             let given = check::etag(update.etag.clone());
-            let merged_on = if merges && given.is_none() { Some(row.etag()) } else { None };
+            let merged_on = if merges && given.is_none() {
+                Some(row.etag())
+            } else {
+                None
+            };
             let retry = merged_on.is_some() && attempt < MERGE_ATTEMPTS;
             let etag = given.or(merged_on);
-            match self.supervisor.reconfigure(update.id, etag, change, update.validate_only).await {
+            match self
+                .supervisor
+                .reconfigure(update.id, etag, change, update.validate_only)
+                .await
+            {
                 Err(LifecycleError::Store(StoreError::EtagMismatch)) if retry => {}
                 Err(error) => return Err(self.update_error(error, &row).await),
                 Ok(row) => {
@@ -110,10 +118,16 @@ fn checked(update: &UpdateProxy, row: &ServiceRow) -> Result<ServiceChange, Erro
                 merged.get_or_insert_with(capture).insecure_upstream = update.capture.insecure_upstream;
             }
             "capture.extra_ca_pem" => {
-                merged.get_or_insert_with(capture).extra_ca_pem.clone_from(&update.capture.extra_ca_pem);
+                merged
+                    .get_or_insert_with(capture)
+                    .extra_ca_pem
+                    .clone_from(&update.capture.extra_ca_pem);
             }
             "capture.passthrough_hosts" => {
-                merged.get_or_insert_with(capture).passthrough_hosts.clone_from(&update.capture.passthrough_hosts);
+                merged
+                    .get_or_insert_with(capture)
+                    .passthrough_hosts
+                    .clone_from(&update.capture.passthrough_hosts);
             }
             "capture.capture_limit" => {
                 merged.get_or_insert_with(capture).capture_limit = update.capture.capture_limit;
@@ -156,7 +170,11 @@ mod tests {
             verbose: true,
             log_out_of_scope: true,
             enabled: true,
-            spec: CaptureSpec { insecure_upstream: true, capture_limit: 7, ..CaptureSpec::default() },
+            spec: CaptureSpec {
+                insecure_upstream: true,
+                capture_limit: 7,
+                ..CaptureSpec::default()
+            },
             revision: 1,
             created_at: now,
             updated_at: now,
@@ -171,7 +189,10 @@ mod tests {
             port: 0,
             verbose: false,
             log_out_of_scope: false,
-            capture: RawCapture { passthrough_hosts: vec!["bank.example".into()], ..RawCapture::default() },
+            capture: RawCapture {
+                passthrough_hosts: vec!["bank.example".into()],
+                ..RawCapture::default()
+            },
             mask: mask.iter().map(|path| (*path).to_owned()).collect(),
             etag: String::new(),
             validate_only: false,
@@ -197,7 +218,19 @@ mod tests {
     #[test]
     fn violations_have_their_full_path() {
         let error = checked(&update(&["name", "host", "port", "enabled"]), &row()).unwrap_err();
-        let fields: Vec<_> = error.violations().iter().map(|violation| violation.field.as_str()).collect();
-        assert_eq!(fields, ["update_mask", "proxy_service.name", "proxy_service.host", "proxy_service.port"]);
+        let fields: Vec<_> = error
+            .violations()
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "update_mask",
+                "proxy_service.name",
+                "proxy_service.host",
+                "proxy_service.port"
+            ]
+        );
     }
 }

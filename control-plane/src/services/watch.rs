@@ -6,7 +6,11 @@ use proxyplane_spec::{ServiceId, WorkspaceId};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Error, Proxy, Services};
-use crate::store::{self, page::Page, services::{ServiceFilter, ServiceRow}};
+use crate::store::{
+    self,
+    page::Page,
+    services::{ServiceFilter, ServiceRow},
+};
 
 /// Events that a watcher has not read. When full, reading waits; changes that pile up meanwhile are read as one.
 const WATCH_QUEUE: usize = 16;
@@ -47,7 +51,12 @@ impl Services {
         // Subscribed before the first reading: a change between the two is told twice rather than never.
         let changes = self.supervisor.watch();
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
-        let watcher = Watcher { services: self.clone(), scope, sender, known: HashSet::new() };
+        let watcher = Watcher {
+            services: self.clone(),
+            scope,
+            sender,
+            known: HashSet::new(),
+        };
         tokio::spawn(watcher.run(changes));
         Ok(receiver)
     }
@@ -100,7 +109,10 @@ impl Watcher {
 
     async fn tell_all(&mut self) -> Result<(), Unwatched> {
         let mut gone = self.known.clone();
-        let filter = ServiceFilter { workspace_id: self.scope.workspace_id, name: None };
+        let filter = ServiceFilter {
+            workspace_id: self.scope.workspace_id,
+            name: None,
+        };
         let mut page = Page::first();
         loop {
             let found = match store::services::list(&self.services.db, &filter, &page).await {

@@ -50,7 +50,11 @@ impl Services {
         let description = checks.take(check_description("description", &new.description));
         let new = code.zip(title).zip(description);
         let ((code, title), description) = checks.finish(new)?;
-        let new = store::workspaces::NewWorkspace { code, title, description };
+        let new = store::workspaces::NewWorkspace {
+            code,
+            title,
+            description,
+        };
         let mut transaction = self.db.begin().await?;
         match store::workspaces::create(&mut transaction, &new).await {
             Ok(row) => {
@@ -109,7 +113,9 @@ impl Services {
         }
         if force {
             let services = self.services_of(id).await?;
-            let removals = services.into_iter().map(|service| self.delete_proxy(service, "", false));
+            let removals = services
+                .into_iter()
+                .map(|service| self.delete_proxy(service, "", false));
             for removed in futures_util::future::join_all(removals).await {
                 match removed {
                     Ok(()) | Err(Error::NotFound { .. }) => {}
@@ -121,13 +127,18 @@ impl Services {
         match store::workspaces::delete(&mut transaction, id, check::etag(etag.to_owned()).as_deref()).await {
             Ok(()) => Ok(transaction.commit().await?),
             Err(StoreError::NotFound) => Err(not_found(id)),
-            Err(StoreError::WorkspaceNotEmpty) => Err(Error::WorkspaceNotEmpty { proxies: row.proxy_count.max(1) }),
+            Err(StoreError::WorkspaceNotEmpty) => Err(Error::WorkspaceNotEmpty {
+                proxies: row.proxy_count.max(1),
+            }),
             Err(error) => Err(error.into()),
         }
     }
 
     async fn services_of(&self, workspace_id: WorkspaceId) -> Result<Vec<ServiceId>, Error> {
-        let filter = ServiceFilter { workspace_id: Some(workspace_id), name: None };
+        let filter = ServiceFilter {
+            workspace_id: Some(workspace_id),
+            name: None,
+        };
         let mut ids = Vec::new();
         let mut page = Page::first();
         loop {
@@ -142,9 +153,14 @@ impl Services {
 
     /// Adds who has the name.
     async fn workspace_error(&self, error: StoreError) -> Error {
-        let StoreError::NameTaken { name } = error else { return error.into() };
+        let StoreError::NameTaken { name } = error else {
+            return error.into();
+        };
         let holder = store::workspaces::by_code(&self.db, &name).await.ok().flatten();
-        Error::NameTaken { name, holder: holder.map(|row| row.id.to_string()) }
+        Error::NameTaken {
+            name,
+            holder: holder.map(|row| row.id.to_string()),
+        }
     }
 }
 
@@ -167,7 +183,10 @@ fn checked(update: &UpdateWorkspace) -> Result<WorkspaceChange, Error> {
 }
 
 pub(super) fn not_found(id: WorkspaceId) -> Error {
-    Error::NotFound { kind: "workspace", id: id.to_string() }
+    Error::NotFound {
+        kind: "workspace",
+        id: id.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +195,11 @@ mod tests {
 
     #[test]
     fn an_update_reads_what_its_mask_names_and_reports_every_wrong_field() {
-        let values = NewWorkspace { code: "Bad Code".into(), title: "x".repeat(201), description: "\0".into() };
+        let values = NewWorkspace {
+            code: "Bad Code".into(),
+            title: "x".repeat(201),
+            description: "\0".into(),
+        };
         let mut update = UpdateWorkspace {
             id: WorkspaceId::new(),
             values,
@@ -185,11 +208,18 @@ mod tests {
             validate_only: false,
         };
         let error = checked(&update).unwrap_err();
-        let fields: Vec<_> = error.violations().iter().map(|violation| violation.field.as_str()).collect();
+        let fields: Vec<_> = error
+            .violations()
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
         assert_eq!(fields, ["update_mask", "workspace.code", "workspace.title"]);
         update.mask = vec!["title".into()];
         update.values.title = "good".into();
         let change = checked(&update).unwrap();
-        assert_eq!((change.code, change.title.as_deref(), change.description), (None, Some("good"), None));
+        assert_eq!(
+            (change.code, change.title.as_deref(), change.description),
+            (None, Some("good"), None)
+        );
     }
 }

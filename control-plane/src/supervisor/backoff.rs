@@ -10,7 +10,7 @@ pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// This many early deaths within [`BREAKER_WINDOW`] open the breaker.
 pub(crate) const BREAKER_DEATHS: usize = 5;
 /// The breaker looks back this far.
-pub(crate) const BREAKER_WINDOW: Duration = Duration::from_secs(60);
+pub(crate) const BREAKER_WINDOW: Duration = Duration::from_mins(1);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -39,7 +39,11 @@ impl Deaths {
             return Verdict::RespawnAt(now);
         }
         self.recent.push_back(now);
-        while self.recent.front().is_some_and(|death| now.duration_since(*death) > BREAKER_WINDOW) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|death| now.duration_since(*death) > BREAKER_WINDOW)
+        {
             self.recent.pop_front();
         }
         if self.recent.len() >= BREAKER_DEATHS {
@@ -54,7 +58,9 @@ impl Deaths {
 /// `first`·2ⁿ, spread by a quarter to both sides so that services that died together do not come back together, and
 /// never over `longest`.
 pub(crate) fn delay(n: u32, first: Duration, longest: Duration, jitter: f64) -> Duration {
-    let doubled = first.saturating_mul(1_u32.checked_shl(n.min(31)).unwrap_or(u32::MAX)).min(longest);
+    let doubled = first
+        .saturating_mul(1_u32.checked_shl(n.min(31)).unwrap_or(u32::MAX))
+        .min(longest);
     doubled.mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0)).min(longest)
 }
 
@@ -77,7 +83,10 @@ mod tests {
         let (mut deaths, now) = (Deaths::default(), Instant::now());
         for expected in [100, 200, 400, 800] {
             let at = now + Duration::from_millis(expected);
-            assert_eq!(deaths.count(Some(Duration::from_secs(1)), now, MIDDLE), Verdict::RespawnAt(at));
+            assert_eq!(
+                deaths.count(Some(Duration::from_secs(1)), now, MIDDLE),
+                Verdict::RespawnAt(at)
+            );
         }
     }
 
@@ -95,7 +104,9 @@ mod tests {
     fn deaths_further_apart_are_retried_for_ever_up_to_thirty_seconds() {
         let (mut deaths, mut now) = (Deaths::default(), Instant::now());
         for _ in 0..100 {
-            let Verdict::RespawnAt(at) = deaths.count(None, now, 1.0) else { panic!("gave up") };
+            let Verdict::RespawnAt(at) = deaths.count(None, now, 1.0) else {
+                panic!("gave up")
+            };
             assert!(at - now <= LONGEST_DELAY);
             now += Duration::from_secs(16);
         }

@@ -20,8 +20,16 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a worker is called in its argument list: its name in the process table is the descriptor's number.
 const ARGUMENT_ZERO: &str = "proxyplane-worker";
 /// All that a worker sees of our environment.
-const ENVIRONMENT: [&str; 8] =
-    ["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE", "PROXYPLANE_LOG_LEVEL"];
+const ENVIRONMENT: [&str; 8] = [
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "RUST_BACKTRACE",
+    "PROXYPLANE_LOG_LEVEL",
+];
 /// Names beginning like this are for workers.
 const ENVIRONMENT_PREFIX: &str = "PROXYPLANE_WORKER_";
 
@@ -71,15 +79,30 @@ pub enum BinaryError {
 impl WorkerBinary {
     /// Opens the binary and asks for its version.
     pub(crate) async fn open(path: &Path) -> Result<Self, BinaryError> {
-        let unusable = |source| BinaryError::Unusable { path: path.to_owned(), source };
-        let refused = |why: String| BinaryError::Refused { path: path.to_owned(), why };
+        let unusable = |source| BinaryError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        let refused = |why: String| BinaryError::Refused {
+            path: path.to_owned(),
+            why,
+        };
         let file = File::open(path).map_err(unusable)?;
         let mut command = tokio::process::Command::from(command(&file));
-        command.arg("--version-json").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .arg("--version-json")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         let answer = tokio::time::timeout(VERSION_TIMEOUT, command.output()).await;
-        let answer = answer.map_err(|_| unusable(io::ErrorKind::TimedOut.into()))?.map_err(unusable)?;
+        let answer = answer
+            .map_err(|_| unusable(io::ErrorKind::TimedOut.into()))?
+            .map_err(unusable)?;
         if !answer.status.success() {
-            return Err(refused(format!("--version-json ended with {}", super::exit::describe(answer.status))));
+            return Err(refused(format!(
+                "--version-json ended with {}",
+                super::exit::describe(answer.status)
+            )));
         }
         let version = serde_json::from_slice(&answer.stdout)
             .map_err(|error| refused(format!("its answer to --version-json cannot be read: {error}")))?;
@@ -96,10 +119,16 @@ impl WorkerBinary {
 fn check(worker: &WorkerVersion) -> Result<(), String> {
     // The control plane also talks to workers of the release before.
     if !(LINK_PROTOCOL.saturating_sub(1)..=LINK_PROTOCOL).contains(&worker.link_protocol) {
-        return Err(format!("it speaks link protocol {}, this control plane {LINK_PROTOCOL}", worker.link_protocol));
+        return Err(format!(
+            "it speaks link protocol {}, this control plane {LINK_PROTOCOL}",
+            worker.link_protocol
+        ));
     }
     if worker.handoff_version != HANDOFF_VERSION {
-        return Err(format!("it reads handoff version {}, this control plane writes {HANDOFF_VERSION}", worker.handoff_version));
+        return Err(format!(
+            "it reads handoff version {}, this control plane writes {HANDOFF_VERSION}",
+            worker.handoff_version
+        ));
     }
     Ok(())
 }
@@ -107,9 +136,14 @@ fn check(worker: &WorkerVersion) -> Result<(), String> {
 fn command(file: &File) -> Command {
     // The child opens its own copy of the descriptor: close-on-exec comes after the kernel has found the file.
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command.arg0(ARGUMENT_ZERO).process_group(0).current_dir("/").env_clear();
+    command
+        .arg0(ARGUMENT_ZERO)
+        .process_group(0)
+        .current_dir("/")
+        .env_clear();
     command.envs(std::env::vars_os().filter(|(name, _)| {
-        name.to_str().is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with(ENVIRONMENT_PREFIX))
+        name.to_str()
+            .is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with(ENVIRONMENT_PREFIX))
     }));
     command
 }
@@ -123,7 +157,10 @@ mod tests {
         let file = File::open("/usr/bin/env").unwrap();
         let output = command(&file).env("PROXYPLANE_WORKER_X", "1").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("PROXYPLANE_WORKER_X=1") && text.contains("PATH="), "{text}");
+        assert!(
+            text.contains("PROXYPLANE_WORKER_X=1") && text.contains("PATH="),
+            "{text}"
+        );
         assert!(!text.contains("CARGO"), "{text}");
     }
 
@@ -133,13 +170,23 @@ mod tests {
         let output = command(&file).arg("/proc/self/stat").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let fields: Vec<_> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        assert_eq!(fields[2], text.split(' ').next().unwrap(), "process group is the pid: {text}");
+        assert_eq!(
+            fields[2],
+            text.split(' ').next().unwrap(),
+            "process group is the pid: {text}"
+        );
     }
 
     #[tokio::test]
     async fn a_program_that_is_no_worker_is_refused_by_name() {
-        let error = WorkerBinary::open(Path::new("/bin/true")).await.unwrap_err().to_string();
-        assert!(error.contains("/bin/true") && error.contains("--version-json"), "{error}");
+        let error = WorkerBinary::open(Path::new("/bin/true"))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/bin/true") && error.contains("--version-json"),
+            "{error}"
+        );
         let error = WorkerBinary::open(Path::new("/nowhere")).await.unwrap_err().to_string();
         assert!(error.contains("/nowhere"), "{error}");
     }

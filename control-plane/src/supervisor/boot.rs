@@ -37,7 +37,15 @@ impl Supervisor {
         let id: ServiceId = row.id;
         let (settled, done) = oneshot::channel();
         let Ok(handle) = self.handle(id) else { return };
-        if handle.commands.send(Command::Boot { row: Box::new(row), settled }).await.is_ok() {
+        if handle
+            .commands
+            .send(Command::Boot {
+                row: Box::new(row),
+                settled,
+            })
+            .await
+            .is_ok()
+        {
             // Dropped, not sent: an error says that it settled.
             let _ = done.await;
         }

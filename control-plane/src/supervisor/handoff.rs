@@ -2,12 +2,10 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use proxyplane_spec::Manifest;
 
 /// SCM_MAX_FD of the kernel: more descriptors do not fit into one message.
@@ -15,19 +13,37 @@ const DESCRIPTORS_MAX: usize = 253;
 
 /// The pair for one handoff: our end, and the end that becomes the worker's standard input.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
 }
 
 /// Sends `manifest` and `listeners`, which are in the order of its addresses, as one message.
 pub(crate) fn send(ours: &OwnedFd, manifest: &Manifest, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
     if listeners.len() > DESCRIPTORS_MAX || listeners.len() != manifest.listeners.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptors and addresses do not match"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "descriptors and addresses do not match",
+        ));
     }
     let text = serde_json::to_vec(manifest)?;
-    let raw: Vec<RawFd> = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
+    let raw: Vec<RawFd> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
-    let sent = sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&text)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    if sent == text.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    let sent = sendmsg::<()>(
+        ours.as_raw_fd(),
+        &[IoSlice::new(&text)],
+        &rights,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    if sent == text.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +78,12 @@ mod tests {
         let mut buffer = [0; 4096];
         let mut space = nix::cmsg_space!([RawFd; 8]);
         let mut slices = [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg::<()>(theirs.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC);
+        let message = recvmsg::<()>(
+            theirs.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
         let message = message.unwrap();
         let received: Vec<RawFd> = message
             .cmsgs()
@@ -85,7 +106,10 @@ mod tests {
         let port = pick_port(ListenHost::DEFAULT).unwrap().unwrap();
         let listeners = Listeners::bind(ListenHost::DEFAULT, port).unwrap();
         let (ours, _theirs) = pair().unwrap();
-        let bare = Manifest { listeners: vec![], ..manifest(&listeners) };
+        let bare = Manifest {
+            listeners: vec![],
+            ..manifest(&listeners)
+        };
         assert!(send(&ours, &bare, &listeners.descriptors()).is_err());
     }
 }

@@ -46,13 +46,21 @@ pub fn listening_on(addresses: &[IpAddr], port: u16) -> PortHolder {
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let table = fs::read_to_string(table).unwrap_or_default();
-        inodes.extend(table.lines().skip(1).filter_map(|line| listener_inode(line, addresses, port)));
+        inodes.extend(
+            table
+                .lines()
+                .skip(1)
+                .filter_map(|line| listener_inode(line, addresses, port)),
+        );
     }
     let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     // Processes share inherited listeners; the oldest is the one that people know.
     let mut pids: Vec<i32> = pids().filter(|pid| !links.is_empty() && holds(*pid, &links)).collect();
     pids.sort_unstable();
-    pids.first().map_or(PortHolder::Unknown, |pid| PortHolder::Process { pid: *pid, name: process_name(*pid) })
+    pids.first().map_or(PortHolder::Unknown, |pid| PortHolder::Process {
+        pid: *pid,
+        name: process_name(*pid),
+    })
 }
 
 /// Inode of the listening socket of a line of `/proc/net/tcp{,6}`, if it stands in the way.
@@ -67,7 +75,10 @@ fn listener_inode(line: &str, addresses: &[IpAddr], port: u16) -> Option<u64> {
         return None;
     }
     let held = parse_ip(ip)?;
-    addresses.iter().any(|wanted| overlap(held, *wanted)).then(|| inode.parse().ok())?
+    addresses
+        .iter()
+        .any(|wanted| overlap(held, *wanted))
+        .then(|| inode.parse().ok())?
 }
 
 /// Addresses are printed as native-endian 32-bit words.
@@ -78,8 +89,12 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
         bytes.extend(word.to_ne_bytes());
     }
     match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(|octets| IpAddr::V4(Ipv4Addr::from(octets))),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(|octets| IpAddr::V6(Ipv6Addr::from(octets))),
+        4 => <[u8; 4]>::try_from(bytes)
+            .ok()
+            .map(|octets| IpAddr::V4(Ipv4Addr::from(octets))),
+        16 => <[u8; 16]>::try_from(bytes)
+            .ok()
+            .map(|octets| IpAddr::V6(Ipv6Addr::from(octets))),
         _ => None,
     }
 }
@@ -128,7 +143,9 @@ mod tests {
     fn a_listener_of_this_process_is_found_by_pid() {
         let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let PortHolder::Process { pid, name } = listening_on(&[LOOPBACK], port) else { panic!("no holder found") };
+        let PortHolder::Process { pid, name } = listening_on(&[LOOPBACK], port) else {
+            panic!("no holder found")
+        };
         assert_eq!(pid, i32::try_from(std::process::id()).unwrap());
         assert!(!name.is_empty());
         drop(listener);
@@ -144,7 +161,8 @@ mod tests {
 
     #[test]
     fn another_address_of_the_same_port_does_not() {
-        let line = "   0: 0200007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0";
+        let line =
+            "   0: 0200007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0";
         assert_eq!(listener_inode(line, &[LOOPBACK], 8080), None);
         assert_eq!(listener_inode(line, &[IpAddr::from([127, 0, 0, 2])], 8080), Some(4242));
         assert_eq!(listener_inode(line, &[IpAddr::from([0, 0, 0, 0])], 8080), Some(4242));

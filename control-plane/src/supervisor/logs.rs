@@ -37,7 +37,9 @@ pub struct LogFile {
 
 impl LogFile {
     pub(crate) fn of(log_dir: &Path, service: ServiceId) -> Self {
-        Self { path: log_dir.join(format!("{service}.log")) }
+        Self {
+            path: log_dir.join(format!("{service}.log")),
+        }
     }
 
     /// Opens it for a worker to write to, cut if it is long.
@@ -49,7 +51,9 @@ impl LogFile {
     /// Appends a line of the supervisor's own, such as how a worker ended.
     pub(crate) fn note(&self, line: &str) {
         let at = crate::clock::now().format(&Rfc3339).unwrap_or_default();
-        let written = self.append().and_then(|mut file| file.write_all(format!("{at} supervisor: {line}\n").as_bytes()));
+        let written = self
+            .append()
+            .and_then(|mut file| file.write_all(format!("{at} supervisor: {line}\n").as_bytes()));
         if let Err(error) = written {
             tracing::warn!(path = %self.path.display(), %error, "a log line could not be written");
         }
@@ -92,7 +96,11 @@ impl LogFile {
         let (sender, receiver) = mpsc::channel(FOLLOW_QUEUE);
         let log = self.clone();
         tokio::spawn(async move {
-            let mut follower = Follower { offset: log.length(), log, rest: Vec::new() };
+            let mut follower = Follower {
+                offset: log.length(),
+                log,
+                rest: Vec::new(),
+            };
             let first = follower.log.tail(count).unwrap_or_default();
             let mut sent = sender.send(first).await;
             while sent.is_ok() {
@@ -109,7 +117,11 @@ impl LogFile {
     }
 
     fn append(&self) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.path)
     }
 
     fn older(&self) -> PathBuf {

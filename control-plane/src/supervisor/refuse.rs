@@ -92,7 +92,10 @@ mod tests {
         let listeners = Listeners::bind(ListenHost::DEFAULT, port).unwrap();
         let refuser = Refuser::on(&listeners).unwrap();
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        client.write_all(b"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
         let mut text = [0; 64];
         client.read_exact(&mut text).await.unwrap();
         assert!(text.starts_with(b"HTTP/1.1 503 "));

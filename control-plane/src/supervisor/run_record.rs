@@ -63,7 +63,12 @@ impl RunRecord {
         let path = path(run_dir, self.service_id);
         let fresh = path.with_extension("json.new");
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         io::Write::write_all(&mut file, &serde_json::to_vec(self)?)?;
         fs::rename(fresh, path)
     }
@@ -74,7 +79,11 @@ impl RunRecord {
         for entry in fs::read_dir(run_dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                records.extend(fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok()));
+                records.extend(
+                    fs::read(&path)
+                        .ok()
+                        .and_then(|text| serde_json::from_slice::<Self>(&text).ok()),
+                );
             }
         }
         Ok(records)
@@ -82,7 +91,9 @@ impl RunRecord {
 
     /// Kills the recorded worker if it still runs and waits until it is gone. Blocks.
     pub(crate) fn kill(&self) -> io::Result<Stale> {
-        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(Stale::Gone) };
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(Stale::Gone);
+        };
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(process) => process,
             Err(rustix::io::Errno::SRCH) => return Ok(Stale::Gone),
@@ -124,16 +135,22 @@ fn boot_id() -> io::Result<String> {
 fn start_time(pid: i32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the command in parentheses and may itself hold blanks and parentheses.
-    let field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19));
-    field.and_then(|field| field.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let field = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19));
+    field
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -172,8 +189,14 @@ mod tests {
     #[test]
     fn a_process_that_only_has_the_pid_is_left_alone() {
         let mut stranger = Sleeper::new();
-        let earlier = RunRecord { start_time: 1, ..stranger.record() };
-        let other_boot = RunRecord { boot_id: "another".into(), ..stranger.record() };
+        let earlier = RunRecord {
+            start_time: 1,
+            ..stranger.record()
+        };
+        let other_boot = RunRecord {
+            boot_id: "another".into(),
+            ..stranger.record()
+        };
         assert_eq!(earlier.kill().unwrap(), Stale::Gone);
         assert_eq!(other_boot.kill().unwrap(), Stale::Gone);
         assert!(stranger.0.try_wait().unwrap().is_none());
@@ -195,7 +218,11 @@ mod tests {
         let record = Sleeper::new().record();
         record.write(&dir).unwrap();
         fs::write(dir.join("damaged.json"), "{").unwrap();
-        assert!(!fs::read_to_string(path(&dir, record.service_id)).unwrap().contains(&hex(b"nonce")));
+        assert!(
+            !fs::read_to_string(path(&dir, record.service_id))
+                .unwrap()
+                .contains(&hex(b"nonce"))
+        );
         assert_eq!(RunRecord::all(&dir).unwrap(), std::slice::from_ref(&record));
         remove(&dir, record.service_id).unwrap();
         remove(&dir, record.service_id).unwrap();

@@ -9,7 +9,12 @@ use nix::{
 use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, ServiceId};
 use tokio::process::Child;
 
-use super::{Shared, handoff, listeners::Listeners, logs::LogFile, run_record::{self, RunRecord}};
+use super::{
+    Shared, handoff,
+    listeners::Listeners,
+    logs::LogFile,
+    run_record::{self, RunRecord},
+};
 use crate::store::services::ServiceRow;
 
 /// A worker process that was started and not yet reaped, so its pid is nobody else's.
@@ -37,10 +42,21 @@ impl Newborn {
         let (ours, theirs) = handoff::pair()?;
         let log = log.open()?;
         let mut command = shared.binary.command();
-        command.stdin(Stdio::from(theirs)).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
+        command
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log));
         let child = tokio::process::Command::from(command).spawn()?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
-        let newborn = Self { process: Process { child, pid }, handoff: ours, epoch: Epoch::new(), nonce: rand::random() };
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let newborn = Self {
+            process: Process { child, pid },
+            handoff: ours,
+            epoch: Epoch::new(),
+            nonce: rand::random(),
+        };
         let record = RunRecord::of(service.id, newborn.epoch, pid, &newborn.nonce);
         if let Err(error) = record.and_then(|record| record.write(&shared.options.run_dir)) {
             newborn.process.kill();

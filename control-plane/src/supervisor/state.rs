@@ -31,9 +31,16 @@ pub(crate) enum State {
     /// No worker. `refusing`: the breaker opened, the listeners are kept and answer 503.
     Failed { refusing: bool },
     /// Waiting for its address. `boot`: retried until patience ends; `asked`: a caller waits.
-    Binding { asked: Option<Asked>, boot: Option<BootRetry> },
+    Binding {
+        asked: Option<Asked>,
+        boot: Option<BootRetry>,
+    },
     /// A worker was spawned and is not READY. `ready_by` is `None` once it was killed for that.
-    Starting { asked: Option<Asked>, ready_by: Option<Instant>, deaths: Deaths },
+    Starting {
+        asked: Option<Asked>,
+        ready_by: Option<Instant>,
+        deaths: Deaths,
+    },
     /// READY since then.
     Running { since: Instant, deaths: Deaths },
     /// Open exchanges are finishing.
@@ -197,8 +204,18 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         Event::Stop { drain } => stop(state, drain, now),
         Event::Shutdown { drain } => shut_down(state, drain, now),
         Event::Boot if state == State::Stopped => {
-            let boot = BootRetry { since: now, attempt: 0, retry_at: None };
-            (State::Binding { asked: None, boot: Some(boot) }, vec![Action::Bind])
+            let boot = BootRetry {
+                since: now,
+                attempt: 0,
+                retry_at: None,
+            };
+            (
+                State::Binding {
+                    asked: None,
+                    boot: Some(boot),
+                },
+                vec![Action::Bind],
+            )
         }
         Event::Bound => match state {
             State::Binding { asked, .. } => spawn(asked, Deaths::default(), now),
@@ -209,11 +226,19 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
             other => (other, vec![]),
         },
         Event::Ready => match state {
-            State::Starting { asked, deaths, .. } => (State::Running { since: now, deaths }, answer(asked, Outcome::Done)),
+            State::Starting { asked, deaths, .. } => {
+                (State::Running { since: now, deaths }, answer(asked, Outcome::Done))
+            }
             other => (other, vec![]),
         },
         Event::Drained => match state {
-            State::Draining { then, .. } => (State::Stopping { then, kill_at: Some(now + EXIT_GRACE) }, vec![]),
+            State::Draining { then, .. } => (
+                State::Stopping {
+                    then,
+                    kill_at: Some(now + EXIT_GRACE),
+                },
+                vec![],
+            ),
             other => (other, vec![]),
         },
         Event::Exited { jitter } => exited(state, now, jitter),
@@ -224,12 +249,33 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
 
 fn start(state: State, asked: Asked, now: Instant) -> (State, Vec<Action>) {
     match state {
-        State::Stopped | State::Failed { .. } => (State::Binding { asked: Some(asked), boot: None }, vec![Action::Bind]),
-        State::Binding { asked: None, boot } => (State::Binding { asked: Some(asked), boot }, vec![Action::Bind]),
+        State::Stopped | State::Failed { .. } => (
+            State::Binding {
+                asked: Some(asked),
+                boot: None,
+            },
+            vec![Action::Bind],
+        ),
+        State::Binding { asked: None, boot } => (
+            State::Binding {
+                asked: Some(asked),
+                boot,
+            },
+            vec![Action::Bind],
+        ),
         State::Crashed { .. } => spawn(Some(asked), Deaths::default(), now),
-        State::Starting { asked: None, ready_by, deaths } => {
-            (State::Starting { asked: Some(asked), ready_by, deaths }, vec![])
-        }
+        State::Starting {
+            asked: None,
+            ready_by,
+            deaths,
+        } => (
+            State::Starting {
+                asked: Some(asked),
+                ready_by,
+                deaths,
+            },
+            vec![],
+        ),
         running @ State::Running { .. } => (running, vec![Action::Answer(Outcome::Done)]),
         other => (other, vec![]),
     }
@@ -238,7 +284,13 @@ fn start(state: State, asked: Asked, now: Instant) -> (State, Vec<Action>) {
 fn stop(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>) {
     match state {
         State::Running { .. } => drain_then(Then::Stop, drain, now),
-        State::Starting { asked: None, .. } => (State::Stopping { then: Then::Stop, kill_at: None }, vec![Action::Kill]),
+        State::Starting { asked: None, .. } => (
+            State::Stopping {
+                then: Then::Stop,
+                kill_at: None,
+            },
+            vec![Action::Kill],
+        ),
         State::Stopped | State::Failed { .. } | State::Crashed { .. } | State::Binding { asked: None, .. } => stopped(),
         other => (other, vec![]),
     }
@@ -250,17 +302,36 @@ fn shut_down(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>
         State::Starting { asked, .. } => {
             let mut actions = vec![Action::Kill];
             actions.extend(answer(asked, Outcome::ShuttingDown));
-            (State::Stopping { then: Then::Stop, kill_at: None }, actions)
+            (
+                State::Stopping {
+                    then: Then::Stop,
+                    kill_at: None,
+                },
+                actions,
+            )
         }
-        State::Binding { asked: Some(_), .. } => {
-            (State::Stopped, vec![Action::Release, Action::Answer(Outcome::ShuttingDown)])
-        }
+        State::Binding { asked: Some(_), .. } => (
+            State::Stopped,
+            vec![Action::Release, Action::Answer(Outcome::ShuttingDown)],
+        ),
         State::Draining { then, kill_at } => {
             let mut actions = vec![Action::Drain(drain)];
             actions.extend(abandon(then));
-            (State::Draining { then: Then::Stop, kill_at: kill_at.min(last) }, actions)
+            (
+                State::Draining {
+                    then: Then::Stop,
+                    kill_at: kill_at.min(last),
+                },
+                actions,
+            )
         }
-        State::Stopping { then, kill_at } => (State::Stopping { then: Then::Stop, kill_at }, abandon(then)),
+        State::Stopping { then, kill_at } => (
+            State::Stopping {
+                then: Then::Stop,
+                kill_at,
+            },
+            abandon(then),
+        ),
         other => stop(other, drain, now),
     }
 }
@@ -277,33 +348,67 @@ fn stopped() -> (State, Vec<Action>) {
 }
 
 fn drain_then(then: Then, drain: Duration, now: Instant) -> (State, Vec<Action>) {
-    (State::Draining { then, kill_at: now + drain + EXIT_GRACE }, vec![Action::Drain(drain)])
+    (
+        State::Draining {
+            then,
+            kill_at: now + drain + EXIT_GRACE,
+        },
+        vec![Action::Drain(drain)],
+    )
 }
 
 fn spawn(asked: Option<Asked>, deaths: Deaths, now: Instant) -> (State, Vec<Action>) {
-    (State::Starting { asked, ready_by: Some(now + READY_TIMEOUT), deaths }, vec![Action::Spawn])
+    (
+        State::Starting {
+            asked,
+            ready_by: Some(now + READY_TIMEOUT),
+            deaths,
+        },
+        vec![Action::Spawn],
+    )
 }
 
 fn bind_failed(asked: Option<Asked>, boot: Option<BootRetry>, now: Instant, jitter: f64) -> (State, Vec<Action>) {
     let mut actions = answer(asked, Outcome::BindFailed);
     let Some(boot) = boot else {
         let enabled = asked.is_some_and(|asked| asked.enabled);
-        return (if enabled { State::Failed { refusing: false } } else { State::Stopped }, actions);
+        return (
+            if enabled {
+                State::Failed { refusing: false }
+            } else {
+                State::Stopped
+            },
+            actions,
+        );
     };
     if now.duration_since(boot.since) >= BOOT_BIND_PATIENCE {
         actions.push(Action::Disable);
         return (State::Failed { refusing: false }, actions);
     }
     let wait = backoff::delay(boot.attempt, BIND_RETRY_FIRST, BIND_RETRY_LONGEST, jitter);
-    let boot = BootRetry { attempt: boot.attempt + 1, retry_at: Some(now + wait), ..boot };
-    (State::Binding { asked: None, boot: Some(boot) }, actions)
+    let boot = BootRetry {
+        attempt: boot.attempt + 1,
+        retry_at: Some(now + wait),
+        ..boot
+    };
+    (
+        State::Binding {
+            asked: None,
+            boot: Some(boot),
+        },
+        actions,
+    )
 }
 
 fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
     match state {
-        State::Starting { asked: Some(Asked { enabled: false }), .. } => {
-            (State::Failed { refusing: false }, vec![Action::Release, Action::Answer(Outcome::Died)])
-        }
+        State::Starting {
+            asked: Some(Asked { enabled: false }),
+            ..
+        } => (
+            State::Failed { refusing: false },
+            vec![Action::Release, Action::Answer(Outcome::Died)],
+        ),
         State::Starting { asked, deaths, .. } => {
             let (state, mut actions) = died(deaths, None, now, jitter);
             actions.extend(answer(asked, Outcome::Died));
@@ -328,10 +433,24 @@ fn died(mut deaths: Deaths, ready_for: Option<Duration>, now: Instant, jitter: f
 fn due(state: State, now: Instant) -> (State, Vec<Action>) {
     match state {
         State::Crashed { deaths, .. } => spawn(None, deaths, now),
-        State::Binding { asked, boot: Some(boot) } => {
-            (State::Binding { asked, boot: Some(BootRetry { retry_at: None, ..boot }) }, vec![Action::Bind])
-        }
-        State::Starting { asked, deaths, .. } => (State::Starting { asked, ready_by: None, deaths }, vec![Action::Kill]),
+        State::Binding {
+            asked,
+            boot: Some(boot),
+        } => (
+            State::Binding {
+                asked,
+                boot: Some(BootRetry { retry_at: None, ..boot }),
+            },
+            vec![Action::Bind],
+        ),
+        State::Starting { asked, deaths, .. } => (
+            State::Starting {
+                asked,
+                ready_by: None,
+                deaths,
+            },
+            vec![Action::Kill],
+        ),
         State::Draining { then, .. } | State::Stopping { then, .. } => {
             (State::Stopping { then, kill_at: None }, vec![Action::Kill])
         }

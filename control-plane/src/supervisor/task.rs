@@ -37,14 +37,33 @@ type Answer<T = ()> = oneshot::Sender<Result<T, LifecycleError>>;
 /// What is asked of a service.
 #[derive(Debug)]
 pub(super) enum Command {
-    Start { answer: Answer },
-    Stop { drain: Duration, answer: Answer },
-    Restart { drain: Duration, answer: Answer },
-    Update { update: Box<Update>, answer: Answer<ServiceRow> },
-    Remove { etag: Option<String>, answer: Answer },
+    Start {
+        answer: Answer,
+    },
+    Stop {
+        drain: Duration,
+        answer: Answer,
+    },
+    Restart {
+        drain: Duration,
+        answer: Answer,
+    },
+    Update {
+        update: Box<Update>,
+        answer: Answer<ServiceRow>,
+    },
+    Remove {
+        etag: Option<String>,
+        answer: Answer,
+    },
     /// `settled` is dropped once the start has come to an end or to waiting.
-    Boot { row: Box<ServiceRow>, settled: oneshot::Sender<()> },
-    Shutdown { drain: Duration },
+    Boot {
+        row: Box<ServiceRow>,
+        settled: oneshot::Sender<()>,
+    },
+    Shutdown {
+        drain: Duration,
+    },
 }
 
 /// A change of configuration.
@@ -267,10 +286,16 @@ async fn ended(process: Option<&mut Process>) -> Option<String> {
 /// What a failed bind means to who asked.
 pub(super) fn address_error(error: &BindError, host: ListenHost, holder: PortHolder) -> LifecycleError {
     match error {
-        BindError::InUse(address) => LifecycleError::PortInUse { port: address.port(), holder },
+        BindError::InUse(address) => LifecycleError::PortInUse {
+            port: address.port(),
+            holder,
+        },
         BindError::NotAvailable { address, source } => {
             tracing::debug!(%host, %source, "address not available");
-            LifecycleError::AddressNotAvailable { address: *address, detail: source.to_string() }
+            LifecycleError::AddressNotAvailable {
+                address: *address,
+                detail: source.to_string(),
+            }
         }
     }
 }

@@ -14,7 +14,10 @@ struct Service {
 
 impl Service {
     fn new() -> Self {
-        Self { state: State::Stopped, now: Instant::now() }
+        Self {
+            state: State::Stopped,
+            now: Instant::now(),
+        }
     }
 
     fn running() -> Self {
@@ -58,8 +61,14 @@ fn a_start_binds_then_spawns_then_answers_when_the_worker_is_ready() {
 
 #[test]
 fn starting_what_runs_and_stopping_what_is_stopped_succeed_without_effect() {
-    assert_eq!(Service::running().does(Event::Start(ENABLED)), [Action::Answer(Outcome::Done)]);
-    assert_eq!(Service::new().does(Event::Stop { drain: DRAIN }), [Action::Release, Action::Answer(Outcome::Done)]);
+    assert_eq!(
+        Service::running().does(Event::Start(ENABLED)),
+        [Action::Answer(Outcome::Done)]
+    );
+    assert_eq!(
+        Service::new().does(Event::Stop { drain: DRAIN }),
+        [Action::Release, Action::Answer(Outcome::Done)]
+    );
 }
 
 #[test]
@@ -67,16 +76,28 @@ fn requests_during_a_start_or_stop_are_conflicts() {
     let mut service = Service::new();
     service.does(Event::Start(NEW));
     for request in [Request::Start, Request::Stop, Request::Restart, Request::Update] {
-        assert_eq!(service.state.conflict(request), Some(Conflict::Starting), "{request:?} while binding");
+        assert_eq!(
+            service.state.conflict(request),
+            Some(Conflict::Starting),
+            "{request:?} while binding"
+        );
     }
     service.does(Event::Bound);
     for request in [Request::Start, Request::Stop, Request::Restart, Request::Update] {
-        assert_eq!(service.state.conflict(request), Some(Conflict::Starting), "{request:?} while starting");
+        assert_eq!(
+            service.state.conflict(request),
+            Some(Conflict::Starting),
+            "{request:?} while starting"
+        );
     }
     service.does(Event::Ready);
     service.does(Event::Stop { drain: DRAIN });
     for request in [Request::Start, Request::Stop, Request::Restart, Request::Update] {
-        assert_eq!(service.state.conflict(request), Some(Conflict::Stopping), "{request:?} while draining");
+        assert_eq!(
+            service.state.conflict(request),
+            Some(Conflict::Stopping),
+            "{request:?} while draining"
+        );
     }
     service.does(Event::Drained);
     assert_eq!(service.state.conflict(Request::Start), Some(Conflict::Stopping));
@@ -134,16 +155,28 @@ fn a_worker_that_does_not_end_is_killed_after_the_deadline() {
 #[test]
 fn a_restart_keeps_the_listeners_and_answers_when_the_new_worker_is_ready() {
     let mut service = Service::running();
-    assert_eq!(service.does(Event::Restart { drain: DRAIN, asked: ENABLED }), [Action::Drain(DRAIN)]);
+    assert_eq!(
+        service.does(Event::Restart {
+            drain: DRAIN,
+            asked: ENABLED
+        }),
+        [Action::Drain(DRAIN)]
+    );
     assert_eq!(service.does(DEATH), [Action::Spawn]);
     assert_eq!(service.does(Event::Ready), [Action::Answer(Outcome::Done)]);
 }
 
 #[test]
 fn a_restart_starts_whatever_came_before() {
-    let restart = Event::Restart { drain: DRAIN, asked: NEW };
+    let restart = Event::Restart {
+        drain: DRAIN,
+        asked: NEW,
+    };
     assert_eq!(Service::new().does(restart), [Action::Bind]);
-    let mut failed = Service { state: State::Failed { refusing: true }, now: Instant::now() };
+    let mut failed = Service {
+        state: State::Failed { refusing: true },
+        now: Instant::now(),
+    };
     assert_eq!(failed.does(restart), [Action::Bind]);
     let mut crashed = Service::running();
     crashed.does(DEATH);
@@ -181,8 +214,17 @@ fn five_early_deaths_open_the_breaker_and_a_start_closes_it() {
 fn a_crashed_service_can_be_stopped_and_a_respawning_one_too() {
     let mut service = Service::running();
     service.does(DEATH);
-    let (mut crashed, mut respawning) = (Service { state: service.state.clone(), now: service.now }, service);
-    assert_eq!(crashed.does(Event::Stop { drain: DRAIN }), [Action::Release, Action::Answer(Outcome::Done)]);
+    let (mut crashed, mut respawning) = (
+        Service {
+            state: service.state.clone(),
+            now: service.now,
+        },
+        service,
+    );
+    assert_eq!(
+        crashed.does(Event::Stop { drain: DRAIN }),
+        [Action::Release, Action::Answer(Outcome::Done)]
+    );
     respawning.falls_due();
     assert_eq!(respawning.state.conflict(Request::Stop), None);
     assert_eq!(respawning.does(Event::Stop { drain: DRAIN }), [Action::Kill]);
@@ -215,7 +257,10 @@ fn a_port_taken_at_boot_is_retried_then_the_service_is_disabled() {
         assert_eq!(service.falls_due(), [Action::Bind]);
     }
     let patience = service.now - since;
-    assert!(patience >= BOOT_BIND_PATIENCE && patience < BOOT_BIND_PATIENCE + 2 * BIND_RETRY_LONGEST, "{patience:?}");
+    assert!(
+        patience >= BOOT_BIND_PATIENCE && patience < BOOT_BIND_PATIENCE + 2 * BIND_RETRY_LONGEST,
+        "{patience:?}"
+    );
     assert_eq!(service.shows(), ServiceState::Failed);
 }
 
@@ -236,13 +281,22 @@ fn shutdown_answers_who_waits_and_ends_every_state_in_stopped() {
     let mut starting = Service::new();
     starting.does(Event::Start(NEW));
     starting.does(Event::Bound);
-    assert_eq!(starting.does(shutdown), [Action::Kill, Action::Answer(Outcome::ShuttingDown)]);
+    assert_eq!(
+        starting.does(shutdown),
+        [Action::Kill, Action::Answer(Outcome::ShuttingDown)]
+    );
     starting.does(DEATH);
     assert_eq!(starting.state, State::Stopped);
 
     let mut restarting = Service::running();
-    restarting.does(Event::Restart { drain: Duration::from_secs(3_600), asked: ENABLED });
-    assert_eq!(restarting.does(shutdown), [Action::Drain(DRAIN), Action::Answer(Outcome::ShuttingDown)]);
+    restarting.does(Event::Restart {
+        drain: Duration::from_hours(1),
+        asked: ENABLED,
+    });
+    assert_eq!(
+        restarting.does(shutdown),
+        [Action::Drain(DRAIN), Action::Answer(Outcome::ShuttingDown)]
+    );
     assert_eq!(restarting.state.due(), Some(restarting.now + DRAIN + EXIT_GRACE));
     restarting.does(DEATH);
     assert_eq!(restarting.state, State::Stopped);

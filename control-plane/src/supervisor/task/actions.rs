@@ -39,7 +39,8 @@ impl Task {
             Action::Kill => {
                 if let State::Starting { .. } = self.state {
                     self.overdue = true;
-                    self.log.note(&format!("not ready within {} s", READY_TIMEOUT.as_secs()));
+                    self.log
+                        .note(&format!("not ready within {} s", READY_TIMEOUT.as_secs()));
                 }
                 if let Some(worker) = &self.worker {
                     worker.process.kill();
@@ -59,7 +60,9 @@ impl Task {
         if self.listeners.is_some() {
             return Event::Bound;
         }
-        let Some(row) = &self.row else { return Event::BindFailed { jitter: rand::random() } };
+        let Some(row) = &self.row else {
+            return Event::BindFailed { jitter: rand::random() };
+        };
         let (host, port) = (row.host, row.port);
         match Listeners::bind(host, port) {
             Ok(listeners) => {
@@ -95,7 +98,10 @@ impl Task {
 
     fn try_spawn(&self) -> io::Result<Worker> {
         let missing = || io::Error::other("it has no listeners");
-        let (row, listeners) = (self.row.as_ref().ok_or_else(missing)?, self.listeners.as_ref().ok_or_else(missing)?);
+        let (row, listeners) = (
+            self.row.as_ref().ok_or_else(missing)?,
+            self.listeners.as_ref().ok_or_else(missing)?,
+        );
         let newborn = Newborn::spawn(&self.shared, row, &self.log)?;
         let expected = Expected {
             epoch: newborn.epoch,
@@ -121,7 +127,12 @@ impl Task {
         let (result, undo) = match outcome {
             Outcome::Done if waiting.enable => match self.set_enabled(true).await {
                 Ok(()) => (Ok(()), None),
-                Err(error) => (Err(error), Some(Event::Stop { drain: std::time::Duration::ZERO })),
+                Err(error) => (
+                    Err(error),
+                    Some(Event::Stop {
+                        drain: std::time::Duration::ZERO,
+                    }),
+                ),
             },
             Outcome::Done => (Ok(()), None),
             failed => (Err(self.failure(failed)), None),
@@ -145,8 +156,11 @@ impl Task {
     }
 
     fn refuse(&mut self) {
-        self.seen.last_error.push_str("; it keeps dying early and is not started again");
-        self.log.note("too many early deaths: not started again until somebody does; clients get 503");
+        self.seen
+            .last_error
+            .push_str("; it keeps dying early and is not started again");
+        self.log
+            .note("too many early deaths: not started again until somebody does; clients get 503");
         tracing::error!(service = %self.id, error = self.seen.last_error, "a proxy's crash breaker opened; clients get 503");
         match self.listeners.as_ref().map(Refuser::on).transpose() {
             Ok(refuser) => self.refuser = refuser,
@@ -155,7 +169,11 @@ impl Task {
     }
 
     async fn disable(&mut self) {
-        let name = self.row.as_ref().map(|row| format!("{}/{}", row.workspace_code, row.name)).unwrap_or_default();
+        let name = self
+            .row
+            .as_ref()
+            .map(|row| format!("{}/{}", row.workspace_code, row.name))
+            .unwrap_or_default();
         tracing::warn!(service = %self.id, name, error = self.seen.last_error, "proxy disabled: its address stayed taken");
         if let Err(error) = self.set_enabled(false).await {
             tracing::error!(service = %self.id, %error, "it could not be stored as disabled");
@@ -178,6 +196,11 @@ pub(super) fn worker_config(shared: &Shared, row: &ServiceRow) -> WorkerConfig {
         verbose: row.verbose,
         log_out_of_scope: row.log_out_of_scope,
         capture: Some(capture),
-        control_addresses: shared.options.control_addresses.iter().map(ToString::to_string).collect(),
+        control_addresses: shared
+            .options
+            .control_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }

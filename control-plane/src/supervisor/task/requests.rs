@@ -92,18 +92,24 @@ impl Task {
         if self.ending {
             return Err(LifecycleError::ShuttingDown);
         }
-        self.state.conflict(request).map_or(Ok(()), |conflict| Err(conflict.into()))
+        self.state
+            .conflict(request)
+            .map_or(Ok(()), |conflict| Err(conflict.into()))
     }
 
     /// Reads the service anew.
     async fn load(&mut self) -> Result<&ServiceRow, LifecycleError> {
-        let row = in_time(store::services::get(&self.shared.db, self.id)).await?.ok_or(LifecycleError::NotFound)?;
+        let row = in_time(store::services::get(&self.shared.db, self.id))
+            .await?
+            .ok_or(LifecycleError::NotFound)?;
         Ok(self.row.insert(row))
     }
 
     /// Stores whether the service is to run, unless the store says so already.
     pub(super) async fn set_enabled(&mut self, enabled: bool) -> Result<(), LifecycleError> {
-        let Some(row) = self.row.as_mut().filter(|row| row.enabled != enabled) else { return Ok(()) };
+        let Some(row) = self.row.as_mut().filter(|row| row.enabled != enabled) else {
+            return Ok(());
+        };
         in_time(store::services::set_enabled(&self.shared.db, self.id, enabled)).await?;
         row.enabled = enabled;
         Ok(())
@@ -113,7 +119,9 @@ impl Task {
     async fn update(&mut self, update: Update) -> Result<ServiceRow, LifecycleError> {
         self.admit(Request::Update)?;
         let mut transaction = in_time(async { Ok(self.shared.db.begin().await?) }).await?;
-        let before = in_time(store::services::get(&mut *transaction, self.id)).await?.ok_or(LifecycleError::NotFound)?;
+        let before = in_time(store::services::get(&mut *transaction, self.id))
+            .await?
+            .ok_or(LifecycleError::NotFound)?;
         let etag = update.etag.as_deref();
         let row = in_time(store::services::update(&mut transaction, self.id, etag, &update.change)).await?;
         self.check_address(&before, &row).await?;
@@ -157,7 +165,10 @@ impl Task {
     }
 
     fn change_failed(&mut self, error: ChangeError) -> LifecycleError {
-        let failed = |detail: &str| LifecycleError::WorkerFailed { detail: detail.to_owned(), log: Vec::new() };
+        let failed = |detail: &str| LifecycleError::WorkerFailed {
+            detail: detail.to_owned(),
+            log: Vec::new(),
+        };
         match error {
             ChangeError::Rejected(violations) => {
                 self.seen.rejected_at = Some(crate::clock::now());
