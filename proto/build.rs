@@ -19,9 +19,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     // Only the public API is offered by reflection.
     let mut public = descriptors.clone();
-    public.file.retain(|file| !file.package().starts_with("proxyplane.worker"));
+    public
+        .file
+        .retain(|file| !file.package().starts_with("proxyplane.worker"));
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("public.bin"), public.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".proxyplane").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".proxyplane")
+        .compile_fds(descriptors)?;
     Ok(())
 }

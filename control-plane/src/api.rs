@@ -67,16 +67,24 @@ impl Api {
 
     async fn routes(self, lifecycle: &Lifecycle) -> std::io::Result<Routes> {
         let streams = streams::Streams::new(lifecycle.soft().clone());
-        let reflection = || Reflection::configure().register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS);
+        let reflection = || {
+            Reflection::configure()
+                .register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
         let health = grpc_health::serve(self.health.clone(), lifecycle).await;
         let proxies = proxies::Proxies::new(self.services.clone(), streams.clone());
-        Ok(Routes::new(WorkspaceServiceServer::new(workspaces::Workspaces::new(self.services)))
-            .add_service(ProxyLifecycleServiceServer::new(proxies))
-            .add_service(TrafficServiceServer::new(traffic::Traffic::new(self.db, self.hub, streams)))
-            .add_service(SystemServiceServer::new(system::System::new(self.health, self.pki)))
-            .add_service(reflection().build_v1().map_err(std::io::Error::other)?)
-            .add_service(reflection().build_v1alpha().map_err(std::io::Error::other)?)
-            .add_service(health)
-            .prepare())
+        Ok(
+            Routes::new(WorkspaceServiceServer::new(workspaces::Workspaces::new(self.services)))
+                .add_service(ProxyLifecycleServiceServer::new(proxies))
+                .add_service(TrafficServiceServer::new(traffic::Traffic::new(
+                    self.db, self.hub, streams,
+                )))
+                .add_service(SystemServiceServer::new(system::System::new(self.health, self.pki)))
+                .add_service(reflection().build_v1().map_err(std::io::Error::other)?)
+                .add_service(reflection().build_v1alpha().map_err(std::io::Error::other)?)
+                .add_service(health)
+                .prepare(),
+        )
     }
 }

@@ -45,7 +45,10 @@ pub fn run(config: Config, environment: &Environment) -> Result<(), StartError> 
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = DataDir::open(&config.data_dir)?;
     let listener = listen::bind(config.listen)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::of("runtime"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::of("runtime"))?;
     let done = runtime.block_on(serve(config, environment, data, listener));
     // A blocking call that hangs, such as a name look-up, must not keep the process.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
@@ -62,14 +65,21 @@ async fn serve(
     let signals = Signals::install().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
     let database = Database::start(&config, &data).await?;
-    let result = match Running::start(&config, &data, &database, listener, &process).await {
+    let ingesting = Lifecycle::new();
+    let result = match Running::start(&config, &data, &database, listener, &process, &ingesting).await {
         Ok(running) => {
-            process.soft().run_until_cancelled(running.greet(&config, environment, &data)).await;
+            process
+                .soft()
+                .run_until_cancelled(running.greet(&config, environment, &data))
+                .await;
             process.soft().cancelled().await;
-            running.stop(config.shutdown_timeout, &process).await
+            running.stop(config.shutdown_timeout, &process, &ingesting).await
         }
         Err(error) => {
-            process.soft().cancel();
+            for lifecycle in [&process, &ingesting] {
+                lifecycle.hard().cancel();
+                lifecycle.finish().await;
+            }
             Err(error)
         }
     };
@@ -84,8 +94,6 @@ struct Running {
     lease: Lease,
     pki: Arc<Pki>,
     ingest: IngestHandle,
-    /// Of ingest, which goes on while workers drain.
-    ingesting: Lifecycle,
     /// Stops the worker link.
     unlink: CancellationToken,
     supervisor: Supervisor,
@@ -99,6 +107,7 @@ impl Running {
         database: &Database,
         listener: std::net::TcpListener,
         process: &Lifecycle,
+        ingesting: &Lifecycle,
     ) -> Result<Self, StartError> {
         let db = database.pool().clone();
         let lease = Lease::acquire(&db, data, process).await?;
@@ -109,8 +118,7 @@ impl Running {
         let address = listener.local_addr().map_err(StartError::of("API address"))?;
 
         let hub = Hub::new(db.clone());
-        let ingesting = Lifecycle::new();
-        let ingest = Ingest::start(db.clone(), hub.clone(), Some(lease.boot()), &ingesting);
+        let ingest = Ingest::start(db.clone(), hub.clone(), Some(lease.boot()), ingesting);
         let link = Link::new(pki.clone(), ingest.clone(), hub.clone());
         let unlink = CancellationToken::new();
         let link_socket = data.run().join("link.sock");
@@ -139,7 +147,15 @@ impl Running {
         };
         api.serve(listener, process).await.map_err(StartError::of("API"))?;
         info!(%address, "the API is served");
-        let running = Self { address, lease, pki, ingest, ingesting, unlink, supervisor, services };
+        let running = Self {
+            address,
+            lease,
+            pki,
+            ingest,
+            unlink,
+            supervisor,
+            services,
+        };
         running.boot(process).await;
         health.started();
         Ok(running)
@@ -176,24 +192,34 @@ impl Running {
             }
         };
         let (ca, client) = (data.ca_certificate(), announced.ok());
-        let greeting = bootstrap::Greeting { proxy, trouble, ca: &ca, api: address, client: client.as_deref() };
+        let greeting = bootstrap::Greeting {
+            proxy,
+            trouble,
+            ca: &ca,
+            api: address,
+            client: client.as_deref(),
+        };
         if let Err(error) = greeting.print() {
             warn!(%error, "nobody reads standard output");
         }
     }
 
-    async fn stop(self, drain: Duration, process: &Lifecycle) -> Result<(), StartError> {
+    /// `ingesting` is apart from `process`: ingest goes on while workers drain.
+    async fn stop(self, drain: Duration, process: &Lifecycle, ingesting: &Lifecycle) -> Result<(), StartError> {
         info!(timeout = %humantime::format_duration(drain), "draining proxies");
         tokio::select! {
             () = self.supervisor.shutdown(drain) => {}
             // In a hurry: what drains is cut.
             () = process.hard().cancelled() => self.supervisor.shutdown(Duration::ZERO).await,
         }
-        if tokio::time::timeout(INGEST_TIMEOUT, self.ingest.shutdown()).await.is_err() {
+        if tokio::time::timeout(INGEST_TIMEOUT, self.ingest.shutdown())
+            .await
+            .is_err()
+        {
             error!("the database did not take the last records; they are lost");
-            self.ingesting.hard().cancel();
+            ingesting.hard().cancel();
         }
-        self.ingesting.finish().await;
+        ingesting.finish().await;
         self.unlink.cancel();
         if tokio::time::timeout(CALLS_TIMEOUT, process.finish()).await.is_err() {
             warn!("calls were still open");

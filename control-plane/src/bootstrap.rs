@@ -31,10 +31,16 @@ pub async fn proxy(services: &Services) -> Result<Option<Proxy>, Error> {
     if workspaces.rows.is_empty() {
         return make(services).await.map(Some);
     }
-    let named = ServiceFilter { workspace_id: None, name: Some(PROXY.to_owned()) };
+    let named = ServiceFilter {
+        workspace_id: None,
+        name: Some(PROXY.to_owned()),
+    };
     for filter in [named, ServiceFilter::default()] {
         let found = services.list_proxies(&filter, &Page::new(100, "")).await?.rows;
-        let default = found.iter().position(|proxy| proxy.row.workspace_code == WORKSPACE).unwrap_or(0);
+        let default = found
+            .iter()
+            .position(|proxy| proxy.row.workspace_code == WORKSPACE)
+            .unwrap_or(0);
         if let Some(proxy) = found.into_iter().nth(default) {
             return Ok(Some(proxy));
         }
@@ -43,7 +49,11 @@ pub async fn proxy(services: &Services) -> Result<Option<Proxy>, Error> {
 }
 
 async fn make(services: &Services) -> Result<Proxy, Error> {
-    let new = NewWorkspace { code: WORKSPACE.to_owned(), title: "Default".to_owned(), description: String::new() };
+    let new = NewWorkspace {
+        code: WORKSPACE.to_owned(),
+        title: "Default".to_owned(),
+        description: String::new(),
+    };
     let workspace = services.create_workspace(new).await?;
     let made = make_proxy(services, &workspace).await;
     if made.is_err() {
@@ -100,25 +110,32 @@ impl Greeting<'_> {
     fn text(&self) -> String {
         let ca = quoted(self.ca);
         let mut lines = vec![String::new()];
-        match &self.proxy {
-            Some(proxy) => {
-                let url = proxy_url(proxy);
-                let place = format!("{}/{}", proxy.row.workspace_code, proxy.row.name);
-                lines.push(format!("  Capture proxy   {url}  ({place}{})", trouble(proxy)));
-                lines.push(format!("  CA certificate  {}", self.ca.display()));
-                lines.push("  Try it".to_owned());
-                lines.push(format!("    curl --proxy {url} --cacert {ca} {OWN_PAGE}"));
-                lines.push(format!("    curl --proxy {url} --cacert {ca} https://example.com/"));
-            }
-            None => {
-                let how = if self.trouble.is_empty() { "proxyctl proxy create NAME --start" } else { &self.trouble };
-                lines.push(format!("  Capture proxy   none: {how}"));
-                lines.push(format!("  CA certificate  {}", self.ca.display()));
-            }
+        if let Some(proxy) = &self.proxy {
+            let url = proxy_url(proxy);
+            let place = format!("{}/{}", proxy.row.workspace_code, proxy.row.name);
+            lines.push(format!("  Capture proxy   {url}  ({place}{})", trouble(proxy)));
+            lines.push(format!("  CA certificate  {}", self.ca.display()));
+            lines.push("  Try it".to_owned());
+            lines.push(format!("    curl --proxy {url} --cacert {ca} {OWN_PAGE}"));
+            lines.push(format!("    curl --proxy {url} --cacert {ca} https://example.com/"));
+        } else {
+            let how = if self.trouble.is_empty() {
+                "proxyctl proxy create NAME --start"
+            } else {
+                &self.trouble
+            };
+            lines.push(format!("  Capture proxy   none: {how}"));
+            lines.push(format!("  CA certificate  {}", self.ca.display()));
         }
-        lines.push(format!("  API             http://{}  (gRPC, grpc-web, /health, /ready)", reachable(self.api)));
+        lines.push(format!(
+            "  API             http://{}  (gRPC, grpc-web, /health, /ready)",
+            reachable(self.api)
+        ));
         lines.push(match self.client {
-            Some(path) => format!("  proxyctl        is logged in ({}); watch with: proxyctl traffic tail", path.display()),
+            Some(path) => format!(
+                "  proxyctl        is logged in ({}); watch with: proxyctl traffic tail",
+                path.display()
+            ),
             None => "  proxyctl        give it --server and --token".to_owned(),
         });
         lines.push(String::new());
@@ -130,7 +147,10 @@ impl Greeting<'_> {
 fn proxy_url(proxy: &Proxy) -> String {
     let (host, port) = (proxy.row.host, proxy.row.port);
     let address = host.addresses().first().map(|ip| reachable(SocketAddr::new(*ip, port)));
-    address.map_or_else(|| format!("http://localhost:{port}"), |address| format!("http://{address}"))
+    address.map_or_else(
+        || format!("http://localhost:{port}"),
+        |address| format!("http://{address}"),
+    )
 }
 
 /// Why it does not serve, as a remark; empty if it does.
@@ -148,7 +168,11 @@ fn trouble(proxy: &Proxy) -> String {
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +181,10 @@ mod tests {
 
     #[test]
     fn a_path_with_blanks_can_be_pasted() {
-        assert_eq!(quoted(Path::new("/var/lib/proxyplane/ca.pem")), "/var/lib/proxyplane/ca.pem");
+        assert_eq!(
+            quoted(Path::new("/var/lib/proxyplane/ca.pem")),
+            "/var/lib/proxyplane/ca.pem"
+        );
         assert_eq!(quoted(Path::new("/home/a b/it's")), r"'/home/a b/it'\''s'");
     }
 }

@@ -22,11 +22,19 @@ struct Client<'a> {
 /// Writes `proxyplane/client.json` in the account's configuration directory and returns its path.
 pub fn announce(environment: &Environment, server: &str, token_file: &Path) -> io::Result<PathBuf> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, "neither XDG_CONFIG_HOME nor HOME is set");
-    let directory = environment.xdg("XDG_CONFIG_HOME", ".config").ok_or_else(missing)?.join("proxyplane");
+    let directory = environment
+        .xdg("XDG_CONFIG_HOME", ".config")
+        .ok_or_else(missing)?
+        .join("proxyplane");
     DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     let path = directory.join("client.json");
     let unfinished = directory.join(format!("client.json.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     let text = serde_json::to_string_pretty(&Client { server, token_file }).map_err(io::Error::other)?;
     file.write_all(format!("{text}\n").as_bytes())?;
     fs::rename(&unfinished, &path)?;
@@ -53,7 +61,12 @@ mod tests {
     fn proxyctl_finds_address_and_token() {
         let home = std::env::temp_dir().join(format!("proxyplane-client-{}", uuid::Uuid::now_v7()));
         let environment = Environment::from_iter([("HOME", home.to_str().unwrap())]);
-        let path = announce(&environment, "http://127.0.0.1:7070", Path::new("/data/secrets/api.token")).unwrap();
+        let path = announce(
+            &environment,
+            "http://127.0.0.1:7070",
+            Path::new("/data/secrets/api.token"),
+        )
+        .unwrap();
         assert_eq!(path, home.join(".config/proxyplane/client.json"));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let found: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

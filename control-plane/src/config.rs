@@ -68,7 +68,9 @@ impl Config {
     /// Reads flags, environment and file.
     pub fn load(flags: &ServeArguments, environment: &Environment) -> Result<Loaded, ConfigError> {
         let mut sources = Sources::new(flags, environment);
-        let data_dir = sources.read(&settings::DATA_DIR, values::directory, || values::default_data_dir(environment))?;
+        let data_dir = sources.read(&settings::DATA_DIR, values::directory, || {
+            values::default_data_dir(environment)
+        })?;
         sources.load_file(&data_dir)?;
         // The file may name the directory only when it lies elsewhere; read again, now with the file.
         let data_dir = sources.read(&settings::DATA_DIR, values::directory, || Ok(data_dir))?;
@@ -80,21 +82,37 @@ impl Config {
             shutdown_timeout: sources.read(&settings::SHUTDOWN_TIMEOUT, values::shutdown_timeout, || {
                 Ok(proxyplane_spec::limits::DRAIN_TIMEOUT_DEFAULT)
             })?,
-            log_format: sources.read(&settings::LOG_FORMAT, values::log_format, || Ok(LogFormat::for_stderr()))?,
+            log_format: sources.read(
+                &settings::LOG_FORMAT,
+                values::log_format,
+                || Ok(LogFormat::for_stderr()),
+            )?,
             log_level: sources.read(&settings::LOG_LEVEL, values::log_level, || Ok(LogLevel::Info))?,
             allowed_origins: sources.read(&settings::ALLOWED_ORIGIN, values::origins, || Ok(Vec::new()))?,
             bootstrap: sources.read(&settings::BOOTSTRAP, values::switch, || Ok(false))?,
         };
         let print = sources.read(&settings::PRINT_CONFIG, values::switch, || Ok(false))?;
-        Ok(Loaded { report: sources.into_report(&config), config, print })
+        Ok(Loaded {
+            report: sources.into_report(&config),
+            config,
+            print,
+        })
     }
 }
 
 impl Loaded {
     /// The configuration as TOML, each value with its origin as a comment; secrets are masked.
     pub fn to_text(&self) -> String {
-        let width = self.report.iter().map(|read| read.line.chars().count()).max().unwrap_or(0);
-        self.report.iter().map(|read| format!("{:width$}  # {}\n", read.line, read.origin)).collect()
+        let width = self
+            .report
+            .iter()
+            .map(|read| read.line.chars().count())
+            .max()
+            .unwrap_or(0);
+        self.report.iter().fold(String::new(), |text, read| {
+            let Read { line, origin } = read;
+            text + &format!("{line:width$}  # {origin}\n")
+        })
     }
 }
 

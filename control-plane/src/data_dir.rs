@@ -74,7 +74,11 @@ impl DataDir {
         if run != root.join("run") {
             own_directory(&run).map_err(|error| unusable(&run, error))?;
         }
-        Ok(Self { root: root.to_owned(), run, _lock: lock })
+        Ok(Self {
+            root: root.to_owned(),
+            run,
+            _lock: lock,
+        })
     }
 
     /// The directory itself.
@@ -109,7 +113,10 @@ impl DataDir {
 }
 
 fn unusable(path: &Path, error: io::Error) -> DataDirError {
-    DataDirError::Unusable { path: path.to_owned(), error }
+    DataDirError::Unusable {
+        path: path.to_owned(),
+        error,
+    }
 }
 
 fn directory(path: &Path, mode: u32) -> io::Result<()> {
@@ -130,7 +137,14 @@ fn own_directory(path: &Path) -> io::Result<()> {
     }
     let found = fs::symlink_metadata(path)?;
     let ours = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    if ours { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, "belongs to somebody else")) }
+    if ours {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "belongs to somebody else",
+        ))
+    }
 }
 
 /// `run/`, or a short directory under /run or /tmp when sockets in it would have too long a path.
@@ -140,17 +154,26 @@ fn socket_directory(root: &Path) -> PathBuf {
         return usual;
     }
     let digest = Sha256::digest(root.as_os_str().as_bytes());
-    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let name = digest
+        .iter()
+        .take(6)
+        .fold(0_u64, |name, byte| name << 8 | u64::from(*byte));
     let uid = nix::unistd::geteuid();
     let parent = if uid.is_root() { "/run" } else { "/tmp" };
-    Path::new(parent).join(format!("proxyplane-{uid}-{name}"))
+    Path::new(parent).join(format!("proxyplane-{uid}-{name:012x}"))
 }
 
 /// Takes an open-file-description lock, which ends with this process however it ends, and leaves our pid in the file.
 fn lock(root: &Path) -> Result<File, DataDirError> {
     let path = root.join("lock");
     let failed = |error| unusable(&path, error);
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
     let mut file = options.map_err(failed)?;
     let whole = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -164,11 +187,17 @@ fn lock(root: &Path) -> Result<File, DataDirError> {
         Err(Errno::EAGAIN | Errno::EACCES) => {
             let mut text = String::new();
             let _ = file.read_to_string(&mut text);
-            return Err(DataDirError::InUse { path: root.to_owned(), pid: text.trim().parse().ok() });
+            return Err(DataDirError::InUse {
+                path: root.to_owned(),
+                pid: text.trim().parse().ok(),
+            });
         }
         Err(error) => return Err(failed(error.into())),
     }
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(failed)?;
     Ok(file)
 }
 
@@ -212,7 +241,10 @@ mod tests {
         let root = scratch();
         fs::write(&root, "").unwrap();
         let error = DataDir::open(&root).unwrap_err().to_string();
-        assert!(error.contains("--data-dir") && error.contains(root.to_str().unwrap()), "{error}");
+        assert!(
+            error.contains("--data-dir") && error.contains(root.to_str().unwrap()),
+            "{error}"
+        );
         fs::remove_file(root).unwrap();
     }
 }

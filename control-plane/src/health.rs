@@ -49,7 +49,13 @@ struct Parts {
 impl Health {
     /// Of these parts; not ready before [`Self::started`].
     pub fn new(db: Db, ingest: IngestHandle, pki: Arc<Pki>, supervisor: Supervisor) -> Self {
-        Self(Arc::new(Parts { db, ingest, pki, supervisor, started: AtomicBool::new(false) }))
+        Self(Arc::new(Parts {
+            db,
+            ingest,
+            pki,
+            supervisor,
+            started: AtomicBool::new(false),
+        }))
     }
 
     /// From now on: the services that are to run were started.
@@ -77,12 +83,19 @@ impl Health {
         }
         let proxies = enabled.unwrap_or_default().into_iter().map(|row| self.proxy(row));
         parts.extend(futures_util::future::join_all(proxies).await);
-        Report { ready: parts.iter().all(|part| part.ready), parts }
+        Report {
+            ready: parts.iter().all(|part| part.ready),
+            parts,
+        }
     }
 
     fn certificates(&self) -> Part {
         let end = self.0.pki.not_after();
-        part("certificates", OffsetDateTime::now_utc() < end, format!("the CA certificate is valid until {}", end.date()))
+        part(
+            "certificates",
+            OffsetDateTime::now_utc() < end,
+            format!("the CA certificate is valid until {}", end.date()),
+        )
     }
 
     async fn proxy(&self, row: ServiceRow) -> Part {
@@ -106,7 +119,12 @@ fn proxy_detail(status: &ServiceStatus) -> String {
         return format!("{state}: {}", status.last_error);
     }
     match status.applied_at {
-        Some(at) => format!("{state}, revision {} applied {} {}", status.applied_revision, at.date(), clock(at)),
+        Some(at) => format!(
+            "{state}, revision {} applied {} {}",
+            status.applied_revision,
+            at.date(),
+            clock(at)
+        ),
         None => state.to_owned(),
     }
 }
@@ -116,5 +134,9 @@ fn clock(at: OffsetDateTime) -> String {
 }
 
 fn part(name: &str, ready: bool, detail: impl Into<String>) -> Part {
-    Part { name: name.to_owned(), ready, detail: detail.into() }
+    Part {
+        name: name.to_owned(),
+        ready,
+        detail: detail.into(),
+    }
 }

@@ -17,11 +17,17 @@ const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Serve(flags) }) => serve(&flags),
+        Ok(Arguments {
+            command: Command::Serve(flags),
+        }) => serve(&flags),
         Err(error) => {
             let wrong = error.use_stderr();
             let _ = error.print();
-            if wrong { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+            if wrong {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            }
         }
     }
 }
@@ -37,7 +43,11 @@ fn serve(flags: &ServeArguments) -> ExitCode {
     };
     if loaded.print {
         let written = io::stdout().write_all(loaded.to_text().as_bytes());
-        return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if written.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let format = loaded.config.log_format;
     telemetry::install(format, loaded.config.log_level);

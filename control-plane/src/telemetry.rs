@@ -12,11 +12,18 @@ use crate::config::{LogFormat, LogLevel};
 /// Installs the writer of log lines for the process.
 pub fn install(format: LogFormat, level: LogLevel) {
     let detailed = matches!(level, LogLevel::Debug | LogLevel::Trace);
-    let layer = fmt::layer().with_writer(io::stderr).with_file(detailed).with_line_number(detailed);
+    let layer = fmt::layer()
+        .with_writer(io::stderr)
+        .with_file(detailed)
+        .with_line_number(detailed);
     let registry = tracing_subscriber::registry().with(filter(level));
     let installed = match format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
-        LogFormat::Text => registry.with(layer.with_target(detailed).with_ansi(use_colour())).try_init(),
+        LogFormat::Json => registry
+            .with(layer.json().flatten_event(true).with_current_span(false))
+            .try_init(),
+        LogFormat::Text => registry
+            .with(layer.with_target(detailed).with_ansi(use_colour()))
+            .try_init(),
     };
     if installed.is_err() {
         tracing::debug!("log lines are already being written");

@@ -5,13 +5,23 @@
 //! the code is generated at build time.
 
 /// The public API, package `proxyplane.v1`.
-#[expect(missing_docs, clippy::pedantic, reason = "generated from the .proto files, which carry the documentation")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from the .proto files, which carry the documentation"
+)]
 pub mod v1 {
     tonic::include_proto!("proxyplane.v1");
 }
 
 /// The worker link, package `proxyplane.worker.v1`.
-#[expect(missing_docs, clippy::pedantic, reason = "generated from the .proto files, which carry the documentation")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from the .proto files, which carry the documentation"
+)]
 pub mod worker {
     tonic::include_proto!("proxyplane.worker.v1");
 }

@@ -32,15 +32,24 @@ impl Token {
     pub fn load_or_create(path: &Path) -> io::Result<Self> {
         match fs::read_to_string(path) {
             Ok(text) if text.trim().len() >= 32 => return Ok(Self::new(text.trim())),
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "is no token; remove it to get a new one")),
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "is no token; remove it to get a new one",
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let secret: [u8; 32] = rand::random();
-        let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         // Written beside and renamed, so that a crash never leaves half a token.
         let unfinished = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
@@ -54,7 +63,10 @@ impl Token {
 
     /// Do these headers carry it? Takes the same time whatever they carry.
     fn is_in(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let given = headers
+            .get(AUTHORIZATION)
+            .map(http::HeaderValue::as_bytes)
+            .unwrap_or_default();
         let (scheme, token) = given.split_at(given.len().min("Bearer ".len()));
         let digest: [u8; 32] = Sha256::digest(token.trim_ascii()).into();
         scheme.eq_ignore_ascii_case(b"Bearer ") & bool::from(digest.ct_eq(&self.0))
@@ -90,7 +102,8 @@ where
         if request.uri().path().starts_with(OPEN) || self.token.is_in(request.headers()) {
             return Either::Left(self.inner.call(request));
         }
-        let message = "a bearer token is needed: send `authorization: Bearer TOKEN`; `serve` left it in secrets/api.token";
+        let message =
+            "a bearer token is needed: send `authorization: Bearer TOKEN`; `serve` left it in secrets/api.token";
         let status = Status::from(Refusal::new(reasons::UNAUTHENTICATED, message));
         Either::Right(ready(Ok(status.into_http())))
     }
@@ -122,7 +135,15 @@ mod tests {
         for good in ["Bearer the-token", "bearer the-token"] {
             assert_eq!(answer(path, Some(good)).await, None, "{good}");
         }
-        let wrong = ["", "Bearer", "Bearer ", "Bearer the-tokem", "Bearer the-token2", "Basic the-token", "the-token"];
+        let wrong = [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer the-tokem",
+            "Bearer the-token2",
+            "Basic the-token",
+            "the-token",
+        ];
         for bad in wrong.map(Some).into_iter().chain([None]) {
             assert_eq!(answer(path, bad).await, Some(Code::Unauthenticated), "{bad:?}");
         }

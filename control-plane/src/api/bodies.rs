@@ -1,6 +1,6 @@
 //! Captured bodies and long messages as streams of chunks, raw or decoded.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _, stream};
@@ -28,7 +28,10 @@ pub(super) struct Bodies {
 
 impl Bodies {
     pub(super) fn new(db: Db) -> Self {
-        Self { db, decoding: Arc::new(Semaphore::new(DECODING_MAX)) }
+        Self {
+            db,
+            decoding: Arc::new(Semaphore::new(DECODING_MAX)),
+        }
     }
 
     /// The bytes as they were captured.
@@ -75,7 +78,11 @@ impl Bodies {
         codings: Vec<Coding>,
         cut: bool,
     ) -> Result<impl Stream<Item = Result<Bytes, Refusal>> + Send + use<>, Refusal> {
-        let _place = self.decoding.acquire().await.map_err(|error| Refusal::internal(&error))?;
+        let _place = self
+            .decoding
+            .acquire()
+            .await
+            .map_err(|error| Refusal::internal(&error))?;
         let body = self.whole(id, side).await?;
         let decoding = tokio::task::spawn_blocking(move || decode::decode(&body, &codings, cut));
         let mut decoded = Bytes::from(decoding.await.map_err(|error| Refusal::internal(&error))??);
@@ -101,7 +108,9 @@ impl Bodies {
 }
 
 /// There is no such thing.
-pub(super) fn not_found(what: &str, id: impl ToString) -> Refusal {
+pub(super) fn not_found(what: &str, id: &dyn Display) -> Refusal {
     let id = id.to_string();
-    Refusal::new(reasons::NOT_FOUND, format!("there is no {what} {id}")).with("resource", what).with("id", id)
+    Refusal::new(reasons::NOT_FOUND, format!("there is no {what} {id}"))
+        .with("resource", what)
+        .with("id", id)
 }

@@ -39,12 +39,17 @@ impl Fields {
 /// An id, which must be given.
 pub(super) fn id<T: From<Uuid>>(field: &str, text: &str) -> Result<T, Violation> {
     let uuid = (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten();
-    uuid.map(T::from).ok_or_else(|| Violation::new(field, "must be a UUID such as 01939c5e-8f4a-7b4e-9d7c-5a3f8f1f2a6b"))
+    uuid.map(T::from)
+        .ok_or_else(|| Violation::new(field, "must be a UUID such as 01939c5e-8f4a-7b4e-9d7c-5a3f8f1f2a6b"))
 }
 
 /// An id, or nothing.
 pub(super) fn optional_id<T: From<Uuid>>(field: &str, text: &str) -> Result<Option<T>, Violation> {
-    if text.is_empty() { Ok(None) } else { id(field, text).map(Some) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        id(field, text).map(Some)
+    }
 }
 
 /// Which page; 0 rows means the usual number, more than the most means the most.
@@ -55,14 +60,21 @@ pub(super) fn page(size: i32, token: &str) -> Result<Page, Violation> {
 
 /// A time on the wire.
 pub(super) fn timestamp(time: OffsetDateTime) -> Timestamp {
-    Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() }
+    Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: time.nanosecond().cast_signed(),
+    }
 }
 
 /// A time from the wire.
 pub(super) fn time(field: &str, timestamp: Timestamp) -> Result<OffsetDateTime, Violation> {
     let nanos = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
-    let valid = (0..1_000_000_000).contains(&timestamp.nanos).then(|| OffsetDateTime::from_unix_timestamp_nanos(nanos));
-    valid.and_then(Result::ok).ok_or_else(|| Violation::new(field, "must be a time between the years 1 and 9999"))
+    let valid = (0..1_000_000_000)
+        .contains(&timestamp.nanos)
+        .then(|| OffsetDateTime::from_unix_timestamp_nanos(nanos));
+    valid
+        .and_then(Result::ok)
+        .ok_or_else(|| Violation::new(field, "must be a time between the years 1 and 9999"))
 }
 
 #[cfg(test)]
@@ -74,7 +86,13 @@ mod tests {
     #[test]
     fn an_id_is_a_bare_uuid() {
         assert!(id::<ServiceId>("id", "01939c5e-8f4a-7b4e-9d7c-5a3f8f1f2a6b").is_ok());
-        for bad in ["", "1", "{01939c5e-8f4a-7b4e-9d7c-5a3f8f1f2a6b}", "01939c5e8f4a7b4e9d7c5a3f8f1f2a6b", "../../etc/passwd"] {
+        for bad in [
+            "",
+            "1",
+            "{01939c5e-8f4a-7b4e-9d7c-5a3f8f1f2a6b}",
+            "01939c5e8f4a7b4e9d7c5a3f8f1f2a6b",
+            "../../etc/passwd",
+        ] {
             assert_eq!(id::<ServiceId>("id", bad).unwrap_err().field, "id", "{bad}");
         }
         assert_eq!(optional_id::<ServiceId>("id", ""), Ok(None));
@@ -86,7 +104,13 @@ mod tests {
         assert_eq!(time("since", timestamp(now)), Ok(now));
         let before = OffsetDateTime::from_unix_timestamp_nanos(-1).unwrap();
         assert_eq!(time("since", timestamp(before)), Ok(before));
-        for bad in [Timestamp { seconds: i64::MAX, nanos: 0 }, Timestamp { seconds: 0, nanos: -1 }] {
+        for bad in [
+            Timestamp {
+                seconds: i64::MAX,
+                nanos: 0,
+            },
+            Timestamp { seconds: 0, nanos: -1 },
+        ] {
             assert!(time("since", bad).is_err(), "{bad:?}");
         }
     }
@@ -97,6 +121,10 @@ mod tests {
         let a = fields.take(id::<ServiceId>("a", "x"));
         fields.take(page(-1, ""));
         let refusal = fields.finish(a).unwrap_err();
-        assert!(refusal.message().contains("a:") && refusal.message().contains("page_size:"), "{}", refusal.message());
+        assert!(
+            refusal.message().contains("a:") && refusal.message().contains("page_size:"),
+            "{}",
+            refusal.message()
+        );
     }
 }

@@ -80,15 +80,15 @@ fn is_zlib(input: &[u8]) -> bool {
 }
 
 fn read_all(mut decoder: impl Read, limit: usize, cut: bool) -> Result<Vec<u8>, Refusal> {
-    let mut decoded = Vec::new();
+    let mut output = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match decoder.read(&mut buffer) {
-            Ok(0) => return Ok(decoded),
-            Ok(count) if decoded.len() + count > limit => return Err(too_large()),
-            Ok(count) => decoded.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Ok(0) => return Ok(output),
+            Ok(count) if output.len() + count > limit => return Err(too_large()),
+            Ok(count) => output.extend_from_slice(buffer.get(..count).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) if cut => return Ok(decoded),
+            Err(_) if cut => return Ok(output),
             Err(_) => return Err(undecodable("it is damaged or ends early")),
         }
     }
@@ -135,7 +135,9 @@ fn after_skippable(input: &[u8]) -> io::Result<Option<&[u8]>> {
     match input {
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, rest @ ..] => {
             let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-            rest.get(length..).map(Some).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            rest.get(length..)
+                .map(Some)
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         }
         _ => Ok(None),
     }
@@ -158,7 +160,11 @@ fn check_window(input: &[u8]) -> io::Result<()> {
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     // A single segment needs a window of its content's size, which may be all that is allowed out.
-    if window <= DECODED_MAX as u64 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    if window <= DECODED_MAX as u64 {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 /// Frame_Content_Size of a frame without window descriptor (RFC 8878 §3.1.1.1.4).
@@ -171,7 +177,10 @@ fn single_segment_size(descriptor: u8, rest: &[u8]) -> u64 {
 }
 
 fn undecodable(why: &str) -> Refusal {
-    Refusal::new(reasons::BODY_NOT_DECODABLE, format!("the body cannot be decoded: {why}; ask for the raw bytes"))
+    Refusal::new(
+        reasons::BODY_NOT_DECODABLE,
+        format!("the body cannot be decoded: {why}; ask for the raw bytes"),
+    )
 }
 
 /// The body is over the limits when decoded.

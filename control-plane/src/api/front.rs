@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use tonic::{Status, body::Body, service::Routes};
 use tonic_web::GrpcWebService;
@@ -23,11 +23,12 @@ use super::{
     auth::{Authenticated, Token},
     http as plain,
     origin::Guard,
+    status::Refusal,
 };
 use crate::health::Health;
 
 /// How long a browser may remember the answer to a preflight.
-const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 type Grpc = GrpcWebService<Authenticated<Routes>>;
@@ -44,7 +45,10 @@ impl Front {
     pub(super) fn new(guard: Guard, token: Token, health: Health, routes: Routes) -> Self {
         let grpc = tonic_web::GrpcWebLayer::new().layer(Authenticated::new(routes, token));
         let guard = Arc::new(guard);
-        Self { inner: cors(guard.clone()).layer(Fork { grpc, health }), guard }
+        Self {
+            inner: cors(guard.clone()).layer(Fork { grpc, health }),
+            guard,
+        }
     }
 }
 
@@ -66,24 +70,48 @@ impl Service<Request<Body>> for Front {
             let mut response = match refused {
                 Some(refusal) => {
                     debug!(reason = refusal.reason().name, "refused: {}", refusal.message());
-                    // A gRPC client reads a Status; only what looks like one gets one.
-                    if plain::is_plain(&request) { plain::refusal(&refusal) } else { Status::from(refusal).into_http() }
+                    refused_answer(&request, refusal)
                 }
                 None => inner.oneshot(request).await?,
             };
             response.headers_mut().insert(REQUEST_ID, id);
-            Ok(response.map(|body| Body::new(Spanned { body, span: Span::current() })))
+            Ok(response.map(|body| {
+                Body::new(Spanned {
+                    body,
+                    span: Span::current(),
+                })
+            }))
         };
         Box::pin(answering.instrument(span))
     }
 }
 
+/// A gRPC client reads a Status and nothing else; whoever speaks HTTP/1.1 is also told by the HTTP status.
+fn refused_answer<B>(request: &Request<B>, refusal: Refusal) -> Response<Body> {
+    if plain::is_plain(request) {
+        return plain::refusal(&refusal);
+    }
+    let mut response = Status::from(refusal).into_http();
+    if request.version() < Version::HTTP_2 {
+        *response.status_mut() = StatusCode::FORBIDDEN;
+    }
+    response
+}
+
 /// The client's own id if it is a plain word, else a new one.
 fn request_id<B>(request: &Request<B>) -> HeaderValue {
     let is_word = |value: &HeaderValue| {
-        (1..=64).contains(&value.len()) && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+        (1..=64).contains(&value.len())
+            && value
+                .as_bytes()
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
     };
-    let given = request.headers().get(&REQUEST_ID).filter(|value| is_word(value)).cloned();
+    let given = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|value| is_word(value))
+        .cloned();
     given.unwrap_or_else(|| {
         let id = Uuid::now_v7().simple().to_string();
         HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
@@ -121,7 +149,9 @@ fn cors(guard: Arc<Guard>) -> CorsLayer {
     let request = grpc.into_iter().chain([header::CONTENT_TYPE, header::AUTHORIZATION]);
     let answer = ["grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id"];
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(move |origin, _| guard.allows_page(origin.as_bytes())))
+        .allow_origin(AllowOrigin::predicate(move |origin, _| {
+            guard.allows_page(origin.as_bytes())
+        }))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(request.collect::<Vec<_>>())
         .expose_headers(answer.map(HeaderName::from_static))

@@ -20,8 +20,13 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_AT_START: Duration = Duration::from_millis(100);
 
 /// The whole server, and each service of it.
-const NAMES: [&str; 5] =
-    ["", workspaces::SERVICE_NAME, proxies::SERVICE_NAME, traffic::SERVICE_NAME, system::SERVICE_NAME];
+const NAMES: [&str; 5] = [
+    "",
+    workspaces::SERVICE_NAME,
+    proxies::SERVICE_NAME,
+    traffic::SERVICE_NAME,
+    system::SERVICE_NAME,
+];
 
 /// The service, told of readiness in the background; not serving from the soft token on.
 pub(super) async fn serve(health: Health, lifecycle: &Lifecycle) -> HealthServer<impl HealthApi> {
@@ -32,7 +37,11 @@ pub(super) async fn serve(health: Health, lifecycle: &Lifecycle) -> HealthServer
         loop {
             let ready = health.report().await.ready;
             tell(&reporter, ready).await;
-            let pause = if ready { LOOK } else { LOOK_AT_START.max(LOOK * u32::from(health.has_started())) };
+            let pause = if ready {
+                LOOK
+            } else {
+                LOOK_AT_START.max(LOOK * u32::from(health.has_started()))
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = soft.cancelled() => break,
@@ -44,7 +53,11 @@ pub(super) async fn serve(health: Health, lifecycle: &Lifecycle) -> HealthServer
 }
 
 async fn tell(reporter: &HealthReporter, ready: bool) {
-    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let status = if ready {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
     for name in NAMES {
         reporter.set_service_status(name, status).await;
     }

@@ -30,7 +30,10 @@ struct Error<'a> {
 
 /// Is this for [`answer`], not for gRPC?
 pub(super) fn is_plain<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes);
     !content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
@@ -44,11 +47,17 @@ pub(super) async fn answer<B>(request: &Request<B>, health: &Health) -> Response
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = error(StatusCode::METHOD_NOT_ALLOWED, reasons::INVALID_ARGUMENT, "use GET");
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     let report = health.report().await;
-    let status = if path == "/ready" && !report.ready { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let status = if path == "/ready" && !report.ready {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
     json(status, &shown(&report), request.method() == Method::HEAD)
 }
 
@@ -59,11 +68,22 @@ pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
 }
 
 fn error(status: StatusCode, reason: Reason, message: &str) -> Response<Body> {
-    json(status, &Error { error: reason.name, message }, false)
+    json(
+        status,
+        &Error {
+            error: reason.name,
+            message,
+        },
+        false,
+    )
 }
 
 fn shown(report: &Report) -> Answer<'_> {
-    let parts = report.parts.iter().map(|part| Part { name: &part.name, ready: part.ready, detail: &part.detail });
+    let parts = report.parts.iter().map(|part| Part {
+        name: &part.name,
+        ready: part.ready,
+        detail: &part.detail,
+    });
     Answer {
         status: if report.ready { "ready" } else { "not ready" },
         version: env!("CARGO_PKG_VERSION"),
@@ -75,13 +95,23 @@ fn json(status: StatusCode, value: &impl Serialize, head_only: bool) -> Response
     let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
     text.push(b'\n');
     let length = text.len();
-    let body = if head_only { Body::empty() } else { Body::new(http_body_util::Full::from(text)) };
+    let body = if head_only {
+        Body::empty()
+    } else {
+        Body::new(http_body_util::Full::from(text))
+    };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     headers.insert(header::CONTENT_LENGTH, length.into());
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        header::HeaderValue::from_static("nosniff"),
+    );
     response
 }

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{
-    HeaderMap, Request,
+    Request,
     header::{HOST, ORIGIN},
     uri::Authority,
 };
@@ -26,13 +26,22 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(listen: SocketAddr, origins: Vec<WebOrigin>) -> Self {
-        let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), listen.ip().to_string()];
+        let mut hosts = vec![
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+            listen.ip().to_string(),
+        ];
         hosts.extend(origins.iter().map(WebOrigin::host));
         let any_address = !listen.ip().is_loopback();
         if any_address && let Ok(name) = nix::unistd::gethostname() {
             hosts.push(name.to_string_lossy().to_ascii_lowercase());
         }
-        Self { hosts, any_address, origins }
+        Self {
+            hosts,
+            any_address,
+            origins,
+        }
     }
 
     /// The pages that may call us besides our own.
@@ -67,27 +76,19 @@ impl Guard {
 
 /// `:authority` of HTTP/2, else the one Host of HTTP/1; both, if both are there, must agree.
 fn authority<B>(request: &Request<B>) -> Option<Authority> {
-    let header = host_header(request.headers())?;
-    match (request.uri().authority(), header) {
-        (Some(target), Some(header)) if *target != header => None,
-        (Some(target), _) => Some(target.clone()),
-        (None, header) => header,
-    }
-}
-
-/// `None` when it is doubled or damaged.
-fn host_header(headers: &HeaderMap) -> Option<Option<Authority>> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) => Some(None),
-        (Some(host), None) => host.to_str().ok()?.parse().ok().map(Some),
-        (Some(_), Some(_)) => None,
-    }
+    let target = request.uri().authority().cloned();
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let Some(host) = hosts.next() else { return target };
+    let host: Authority = host.to_str().ok()?.parse().ok()?;
+    let agree = hosts.next().is_none() && target.is_none_or(|target| target == host);
+    agree.then_some(host)
 }
 
 /// Is `origin` the page that this very server served, under the name it was called by?
 fn is_same(origin: &[u8], authority: &Authority) -> bool {
-    let bare = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    let bare = origin
+        .strip_prefix(b"http://")
+        .or_else(|| origin.strip_prefix(b"https://"));
     bare.is_some_and(|bare| bare.eq_ignore_ascii_case(authority.as_str().as_bytes()))
 }
 
@@ -107,10 +108,23 @@ mod tests {
     #[test]
     fn a_rebound_name_is_refused() {
         let own = "127.0.0.1:7070";
-        for host in ["127.0.0.1:7070", "localhost:7070", "LOCALHOST", "[::1]:7070", "localhost:9999"] {
+        for host in [
+            "127.0.0.1:7070",
+            "localhost:7070",
+            "LOCALHOST",
+            "[::1]:7070",
+            "localhost:9999",
+        ] {
             assert!(passes(own, host, None), "{host}");
         }
-        for host in ["evil.example", "evil.example:7070", "127.0.0.1.evil.example", "10.0.0.1:7070", "", "a b"] {
+        for host in [
+            "evil.example",
+            "evil.example:7070",
+            "127.0.0.1.evil.example",
+            "10.0.0.1:7070",
+            "",
+            "a b",
+        ] {
             assert!(!passes(own, host, None), "{host}");
         }
         assert!(passes("0.0.0.0:7070", "10.0.0.1:7070", None) && !passes("0.0.0.0:7070", "evil.example:7070", None));
@@ -121,7 +135,14 @@ mod tests {
         for origin in ["http://localhost:7070", "http://localhost:5173"] {
             assert!(passes("127.0.0.1:7070", "localhost:7070", Some(origin)), "{origin}");
         }
-        for origin in ["http://evil.example", "null", "http://localhost:8080", "http://127.0.0.1:7070", "", "localhost:7070"] {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://localhost:8080",
+            "http://127.0.0.1:7070",
+            "",
+            "localhost:7070",
+        ] {
             assert!(!passes("127.0.0.1:7070", "localhost:7070", Some(origin)), "{origin}");
         }
     }
@@ -129,8 +150,17 @@ mod tests {
     #[test]
     fn two_hosts_are_refused() {
         let guard = Guard::new("127.0.0.1:7070".parse().unwrap(), Vec::new());
-        let twice = Request::builder().uri("/").header(HOST, "localhost").header(HOST, "localhost").body(()).unwrap();
-        let unlike = Request::builder().uri("http://localhost/").header(HOST, "evil.example").body(()).unwrap();
+        let twice = Request::builder()
+            .uri("/")
+            .header(HOST, "localhost")
+            .header(HOST, "localhost")
+            .body(())
+            .unwrap();
+        let unlike = Request::builder()
+            .uri("http://localhost/")
+            .header(HOST, "evil.example")
+            .body(())
+            .unwrap();
         assert!(guard.check(&twice).is_err() && guard.check(&unlike).is_err());
     }
 }

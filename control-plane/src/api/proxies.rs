@@ -32,7 +32,9 @@ impl ProxyLifecycleService for Proxies {
     ) -> Result<Response<v1::CreateProxyServiceResponse>, Status> {
         let new = convert::proxies::new(request.into_inner())?;
         let made = self.services.create_proxy(new).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::CreateProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(made)) }))
+        Ok(Response::new(v1::CreateProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(made)),
+        }))
     }
 
     async fn get_proxy_service(
@@ -41,7 +43,9 @@ impl ProxyLifecycleService for Proxies {
     ) -> Result<Response<v1::GetProxyServiceResponse>, Status> {
         let id = convert::id("id", &request.get_ref().id).map_err(Refusal::from)?;
         let found = self.services.get_proxy(id).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::GetProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(found)) }))
+        Ok(Response::new(v1::GetProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(found)),
+        }))
     }
 
     async fn list_proxy_services(
@@ -49,7 +53,11 @@ impl ProxyLifecycleService for Proxies {
         request: Request<v1::ListProxyServicesRequest>,
     ) -> Result<Response<v1::ListProxyServicesResponse>, Status> {
         let (filter, page) = convert::proxies::list(request.into_inner())?;
-        let found = self.services.list_proxies(&filter, &page).await.map_err(Refusal::from)?;
+        let found = self
+            .services
+            .list_proxies(&filter, &page)
+            .await
+            .map_err(Refusal::from)?;
         Ok(Response::new(v1::ListProxyServicesResponse {
             proxy_services: found.rows.into_iter().map(convert::proxies::proxy).collect(),
             next_page_token: found.next_page_token,
@@ -62,7 +70,9 @@ impl ProxyLifecycleService for Proxies {
     ) -> Result<Response<v1::UpdateProxyServiceResponse>, Status> {
         let update = convert::proxies::update(request.into_inner())?;
         let changed = self.services.update_proxy(update).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::UpdateProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(changed)) }))
+        Ok(Response::new(v1::UpdateProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(changed)),
+        }))
     }
 
     async fn delete_proxy_service(
@@ -71,7 +81,10 @@ impl ProxyLifecycleService for Proxies {
     ) -> Result<Response<v1::DeleteProxyServiceResponse>, Status> {
         let v1::DeleteProxyServiceRequest { id, etag, purge } = request.into_inner();
         let id = convert::id("id", &id).map_err(Refusal::from)?;
-        self.services.delete_proxy(id, &etag, purge).await.map_err(Refusal::from)?;
+        self.services
+            .delete_proxy(id, &etag, purge)
+            .await
+            .map_err(Refusal::from)?;
         Ok(Response::new(v1::DeleteProxyServiceResponse {}))
     }
 
@@ -81,7 +94,9 @@ impl ProxyLifecycleService for Proxies {
     ) -> Result<Response<v1::StartProxyServiceResponse>, Status> {
         let id = convert::id("id", &request.get_ref().id).map_err(Refusal::from)?;
         let started = self.services.start_proxy(id).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::StartProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(started)) }))
+        Ok(Response::new(v1::StartProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(started)),
+        }))
     }
 
     async fn stop_proxy_service(
@@ -94,7 +109,9 @@ impl ProxyLifecycleService for Proxies {
         let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
         let (id, drain) = fields.finish(id.zip(drain))?;
         let stopped = self.services.stop_proxy(id, drain).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::StopProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(stopped)) }))
+        Ok(Response::new(v1::StopProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(stopped)),
+        }))
     }
 
     async fn restart_proxy_service(
@@ -107,7 +124,9 @@ impl ProxyLifecycleService for Proxies {
         let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
         let (id, drain) = fields.finish(id.zip(drain))?;
         let restarted = self.services.restart_proxy(id, drain).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::RestartProxyServiceResponse { proxy_service: Some(convert::proxies::proxy(restarted)) }))
+        Ok(Response::new(v1::RestartProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(restarted)),
+        }))
     }
 
     type ReadProxyServiceLogsStream = Answers<v1::ReadProxyServiceLogsResponse>;
@@ -131,7 +150,9 @@ impl ProxyLifecycleService for Proxies {
     ) -> Result<Response<Self::WatchProxyServicesStream>, Status> {
         let scope = convert::proxies::scope(request.get_ref())?;
         let events = self.services.watch_proxies(scope).await.map_err(Refusal::from)?;
-        let answers = ReceiverStream::new(events).map_ok(convert::proxies::event).map_err(Refusal::from);
+        let answers = ReceiverStream::new(events)
+            .map_ok(convert::proxies::event)
+            .map_err(Refusal::from);
         Ok(self.streams.open(answers)?)
     }
 }

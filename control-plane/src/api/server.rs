@@ -65,7 +65,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, front: Front, lifecycle
     if prepare(&stream).await.is_err() {
         return;
     }
-    let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
+    let info = TcpConnectInfo {
+        local_addr: stream.local_addr().ok(),
+        remote_addr: Some(peer),
+    };
     let service = front.map_request(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(info.clone());
@@ -98,7 +101,11 @@ async fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX as usize);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX as usize);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -15,9 +15,12 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{services, store::StoreError};
 
-/// An error on its way to a client.
+/// An error on its way to a client. Boxed: most calls succeed, and every one returns a `Result` with this.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Refusal(Box<Details>);
+
+#[derive(Clone, Debug)]
+struct Details {
     reason: Reason,
     message: String,
     metadata: HashMap<String, String>,
@@ -27,7 +30,13 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// An error with a message for people.
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: HashMap::new(), violations: Vec::new() }
+        let (message, metadata, violations) = (message.into(), HashMap::new(), Vec::new());
+        Self(Box::new(Details {
+            reason,
+            message,
+            metadata,
+            violations,
+        }))
     }
 
     /// Fields that are wrong.
@@ -47,37 +56,47 @@ impl Refusal {
     }
 
     /// Adds a machine-readable detail.
-    pub(crate) fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.metadata.insert(key.to_owned(), value.to_string());
+    pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.0.metadata.insert(key.to_owned(), value.into());
         self
     }
 
     /// Adds the fields at fault.
     pub(crate) fn at(mut self, violations: Vec<Violation>) -> Self {
-        self.violations = violations;
+        self.0.violations = violations;
         self
     }
 
     /// The reason.
     pub(crate) fn reason(&self) -> Reason {
-        self.reason
+        self.0.reason
     }
 
     /// The message.
     pub(crate) fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 }
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
+        let Details {
+            reason,
+            message,
+            metadata,
+            violations,
+        } = *refusal.0;
         let mut details = ErrorDetails::new();
-        details.set_error_info(refusal.reason.name, ERROR_DOMAIN, refusal.metadata);
-        if !refusal.violations.is_empty() {
-            let violations = refusal.violations.into_iter();
-            details.set_bad_request(violations.map(|v| FieldViolation::new(v.field, v.description)).collect::<Vec<_>>());
+        details.set_error_info(reason.name, ERROR_DOMAIN, metadata);
+        if !violations.is_empty() {
+            let violations = violations.into_iter();
+            details.set_bad_request(
+                violations
+                    .map(|v| FieldViolation::new(v.field, v.description))
+                    .collect::<Vec<_>>(),
+            );
         }
-        Status::with_error_details(code(refusal.reason), refusal.message, details)
+        Status::with_error_details(code(reason), message, details)
     }
 }
 
@@ -133,7 +152,11 @@ fn code(reason: Reason) -> Code {
 }
 
 fn joined(violations: &[Violation]) -> String {
-    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    violations
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]
@@ -145,19 +168,29 @@ mod tests {
     fn every_published_reason_has_the_code_it_names() {
         for reason in reasons::ALL {
             let spelled = format!("{:?}", code(*reason));
-            let expected: String = reason.grpc.split('_').map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect();
+            let expected: String = reason
+                .grpc
+                .split('_')
+                .map(|word| word[..1].to_owned() + &word[1..].to_lowercase())
+                .collect();
             assert_eq!(spelled, expected, "{}", reason.name);
         }
     }
 
     #[test]
     fn a_taken_port_names_its_holder() {
-        let holder = PortHolder::Process { pid: 7, name: "nginx".into() };
+        let holder = PortHolder::Process {
+            pid: 7,
+            name: "nginx".into(),
+        };
         let refusal = Refusal::from(services::Error::PortInUse { port: 80, holder });
         assert_eq!(refusal.message(), "Port 80 is already in use by process 7 (nginx)");
         let details = Status::from(refusal).get_error_details();
         let info = details.error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.metadata["holder_pid"].as_str()), ("PORT_IN_USE", "7"));
+        assert_eq!(
+            (info.reason.as_str(), info.metadata["holder_pid"].as_str()),
+            ("PORT_IN_USE", "7")
+        );
     }
 
     #[test]
@@ -170,12 +203,18 @@ mod tests {
 
     #[test]
     fn details_carry_reason_metadata_and_fields() {
-        let refusal = Refusal::invalid(vec![Violation::new("port", "too high")]).with("key", 7);
+        let refusal = Refusal::invalid(vec![Violation::new("port", "too high")]).with("key", "7");
         let status = Status::from(refusal);
-        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "port: too high"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::InvalidArgument, "port: too high")
+        );
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_ARGUMENT", "proxyplane"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("INVALID_ARGUMENT", "proxyplane")
+        );
         assert_eq!(info.metadata["key"], "7");
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "port");
     }

@@ -25,7 +25,10 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new(soft: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(STREAMS_MAX)), soft }
+        Self {
+            places: Arc::new(Semaphore::new(STREAMS_MAX)),
+            soft,
+        }
     }
 
     /// `answers` until the server stops, then SHUTTING_DOWN.
@@ -33,12 +36,19 @@ impl Streams {
         &self,
         answers: impl Stream<Item = Result<T, Refusal>> + Send + 'static,
     ) -> Result<Response<Answers<T>>, Refusal> {
-        let full = |_| Refusal::new(reasons::TOO_MANY_REQUESTS, "512 streams are open; close some or try again later");
+        let full = |_| {
+            Refusal::new(
+                reasons::TOO_MANY_REQUESTS,
+                "512 streams are open; close some or try again later",
+            )
+        };
         let place = self.places.clone().try_acquire_owned().map_err(full)?;
         let soft = self.soft.clone();
         let stopped = soft.clone();
         let end = stream::once(async move { stopped.is_cancelled().then(|| Err(shutting_down())) });
-        let answers = answers.take_until(soft.cancelled_owned()).chain(end.filter_map(std::future::ready));
+        let answers = answers
+            .take_until(soft.cancelled_owned())
+            .chain(end.filter_map(std::future::ready));
         Ok(Response::new(Box::pin(answers.map(move |answer| {
             let _held = &place;
             answer.map_err(Status::from)

@@ -31,7 +31,13 @@ impl SystemService for System {
         Ok(Response::new(v1::GetSystemStatusResponse {
             ready: report.ready,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            parts: parts.map(|p| v1::SystemPart { name: p.name, ready: p.ready, detail: p.detail }).collect(),
+            parts: parts
+                .map(|p| v1::SystemPart {
+                    name: p.name,
+                    ready: p.ready,
+                    detail: p.detail,
+                })
+                .collect(),
         }))
     }
 
@@ -57,6 +63,8 @@ impl SystemService for System {
             exit_code: reason.exit.into(),
             meaning: reason.meaning.to_owned(),
         });
-        Ok(Response::new(v1::ListErrorReasonsResponse { reasons: reasons.collect() }))
+        Ok(Response::new(v1::ListErrorReasonsResponse {
+            reasons: reasons.collect(),
+        }))
     }
 }

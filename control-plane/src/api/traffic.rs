@@ -26,11 +26,18 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn new(db: Db, hub: Hub, streams: Streams) -> Self {
-        Self { bodies: Bodies::new(db.clone()), db, hub, streams }
+        Self {
+            bodies: Bodies::new(db.clone()),
+            db,
+            hub,
+            streams,
+        }
     }
 
     async fn exchange(&self, id: ExchangeId) -> Result<exchanges::ExchangeRow, Refusal> {
-        exchanges::get(&self.db, id).await?.ok_or_else(|| not_found("exchange", id))
+        exchanges::get(&self.db, id)
+            .await?
+            .ok_or_else(|| not_found("exchange", &id))
     }
 }
 
@@ -54,8 +61,13 @@ impl TrafficService for Traffic {
     ) -> Result<Response<v1::GetExchangeResponse>, Status> {
         let id = convert::id("id", &request.get_ref().id).map_err(Refusal::from)?;
         let row = self.exchange(id).await?;
-        let heads = heads::get(&self.db, id).await.map_err(Refusal::from)?.unwrap_or_default();
-        Ok(Response::new(v1::GetExchangeResponse { exchange: Some(convert::traffic::detail(row, heads)) }))
+        let heads = heads::get(&self.db, id)
+            .await
+            .map_err(Refusal::from)?
+            .unwrap_or_default();
+        Ok(Response::new(v1::GetExchangeResponse {
+            exchange: Some(convert::traffic::detail(row, heads)),
+        }))
     }
 
     type StreamBodyStream = Answers<v1::StreamBodyResponse>;
@@ -86,7 +98,9 @@ impl TrafficService for Traffic {
         request: Request<v1::ListWebSocketConnectionsRequest>,
     ) -> Result<Response<v1::ListWebSocketConnectionsResponse>, Status> {
         let (filter, page) = convert::traffic::websockets(request.get_ref())?;
-        let found = websockets::list(&self.db, &filter, &page).await.map_err(Refusal::from)?;
+        let found = websockets::list(&self.db, &filter, &page)
+            .await
+            .map_err(Refusal::from)?;
         Ok(Response::new(v1::ListWebSocketConnectionsResponse {
             connections: found.rows.into_iter().map(convert::traffic::websocket).collect(),
             next_page_token: found.next_page_token,
@@ -99,8 +113,10 @@ impl TrafficService for Traffic {
     ) -> Result<Response<v1::GetWebSocketConnectionResponse>, Status> {
         let id = convert::id("exchange_id", &request.get_ref().exchange_id).map_err(Refusal::from)?;
         let found = websockets::get(&self.db, id).await.map_err(Refusal::from)?;
-        let row = found.ok_or_else(|| not_found("websocket connection", id))?;
-        Ok(Response::new(v1::GetWebSocketConnectionResponse { connection: Some(convert::traffic::websocket(row)) }))
+        let row = found.ok_or_else(|| not_found("websocket connection", &id))?;
+        Ok(Response::new(v1::GetWebSocketConnectionResponse {
+            connection: Some(convert::traffic::websocket(row)),
+        }))
     }
 
     async fn list_web_socket_messages(
@@ -112,7 +128,10 @@ impl TrafficService for Traffic {
         let id = fields.take(convert::id("exchange_id", &request.exchange_id));
         let page = fields.take(convert::page(request.page_size, &request.page_token));
         let (id, page) = fields.finish(id.zip(page))?;
-        websockets::get(&self.db, id).await.map_err(Refusal::from)?.ok_or_else(|| not_found("websocket connection", id))?;
+        websockets::get(&self.db, id)
+            .await
+            .map_err(Refusal::from)?
+            .ok_or_else(|| not_found("websocket connection", &id))?;
         let found = websockets::messages(&self.db, id, &page).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::ListWebSocketMessagesResponse {
             messages: found.rows.into_iter().map(convert::traffic::message).collect(),
@@ -130,10 +149,14 @@ impl TrafficService for Traffic {
         let id = convert::id("exchange_id", &exchange_id).map_err(Refusal::from)?;
         let mut parts = Box::pin(self.bodies.message(id, sequence));
         // The first read tells whether there is such a message: a stream without answers would say nothing.
-        let name = || format!("{id} / {sequence}");
-        let first = parts.try_next().await?.ok_or_else(|| not_found("websocket message", name()))?;
+        let first = parts
+            .try_next()
+            .await?
+            .ok_or_else(|| not_found("websocket message", &format_args!("{id} {sequence}")))?;
         let all = stream::iter([Ok(first)]).chain(parts);
-        Ok(self.streams.open(all.map_ok(|data| v1::StreamWebSocketMessageResponse { data }))?)
+        Ok(self
+            .streams
+            .open(all.map_ok(|data| v1::StreamWebSocketMessageResponse { data }))?)
     }
 
     type WatchTrafficStream = Answers<v1::WatchTrafficResponse>;

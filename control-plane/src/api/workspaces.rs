@@ -23,8 +23,19 @@ impl WorkspaceService for Workspaces {
         &self,
         request: Request<v1::CreateWorkspaceRequest>,
     ) -> Result<Response<v1::CreateWorkspaceResponse>, Status> {
-        let v1::CreateWorkspaceRequest { code, title, description } = request.into_inner();
-        let made = self.services.create_workspace(NewWorkspace { code, title, description }).await;
+        let v1::CreateWorkspaceRequest {
+            code,
+            title,
+            description,
+        } = request.into_inner();
+        let made = self
+            .services
+            .create_workspace(NewWorkspace {
+                code,
+                title,
+                description,
+            })
+            .await;
         let workspace = Some(convert::workspaces::workspace(made.map_err(Refusal::from)?));
         Ok(Response::new(v1::CreateWorkspaceResponse { workspace }))
     }
@@ -35,7 +46,9 @@ impl WorkspaceService for Workspaces {
     ) -> Result<Response<v1::GetWorkspaceResponse>, Status> {
         let id = convert::id("id", &request.get_ref().id).map_err(Refusal::from)?;
         let found = self.services.get_workspace(id).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::GetWorkspaceResponse { workspace: Some(convert::workspaces::workspace(found)) }))
+        Ok(Response::new(v1::GetWorkspaceResponse {
+            workspace: Some(convert::workspaces::workspace(found)),
+        }))
     }
 
     async fn list_workspaces(
@@ -57,7 +70,9 @@ impl WorkspaceService for Workspaces {
     ) -> Result<Response<v1::UpdateWorkspaceResponse>, Status> {
         let update = convert::workspaces::update(request.into_inner())?;
         let changed = self.services.update_workspace(update).await.map_err(Refusal::from)?;
-        Ok(Response::new(v1::UpdateWorkspaceResponse { workspace: Some(convert::workspaces::workspace(changed)) }))
+        Ok(Response::new(v1::UpdateWorkspaceResponse {
+            workspace: Some(convert::workspaces::workspace(changed)),
+        }))
     }
 
     async fn delete_workspace(
@@ -66,7 +81,10 @@ impl WorkspaceService for Workspaces {
     ) -> Result<Response<v1::DeleteWorkspaceResponse>, Status> {
         let v1::DeleteWorkspaceRequest { id, etag, force } = request.into_inner();
         let id = convert::id("id", &id).map_err(Refusal::from)?;
-        self.services.delete_workspace(id, &etag, force).await.map_err(Refusal::from)?;
+        self.services
+            .delete_workspace(id, &etag, force)
+            .await
+            .map_err(Refusal::from)?;
         Ok(Response::new(v1::DeleteWorkspaceResponse {}))
     }
 }

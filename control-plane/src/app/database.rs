@@ -2,7 +2,10 @@
 
 use std::{str::FromStr as _, time::Duration};
 
-use sqlx::{ConnectOptions as _, postgres::{PgConnectOptions, PgPoolOptions}};
+use sqlx::{
+    ConnectOptions as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::task::JoinHandle;
 use tracing::{info, log::LevelFilter, warn};
 
@@ -19,7 +22,7 @@ const CONNECTIONS: u32 = 16;
 /// How long a caller waits for a connection before it is told that the database is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this: each costs the server memory.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The database, migrated.
 pub(super) struct Database {
@@ -35,14 +38,15 @@ struct Private {
 impl Database {
     /// Starts the private server unless there is a URL, connects and migrates.
     pub(super) async fn start(config: &Config, data: &DataDir) -> Result<Self, StartError> {
-        let (options, private) = match &config.database_url {
-            Some(url) => (external(url)?, None),
-            None => {
-                let private = Private::start(data).await?;
-                (private.postgres.options().clone(), Some(private))
-            }
+        let (options, private) = if let Some(url) = &config.database_url {
+            (external(url)?, None)
+        } else {
+            let private = Private::start(data).await?;
+            (private.postgres.options().clone(), Some(private))
         };
-        let options = options.application_name("proxyplane").log_statements(LevelFilter::Trace);
+        let options = options
+            .application_name("proxyplane")
+            .log_statements(LevelFilter::Trace);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -59,8 +63,13 @@ impl Database {
     }
 
     async fn prepare(&self, url: Option<&DatabaseUrl>) -> Result<(), StartError> {
-        if let (Err(error), Some(url)) = (self.pool.acquire().await, url) {
-            return Err(StartError::Database { url: url.to_string(), error });
+        if let Some(url) = url {
+            // Not through the pool: it would wait and then say no more than that it waited.
+            let connection = self.pool.connect_options().connect().await;
+            connection.map_err(|error| StartError::Database {
+                url: url.to_string(),
+                error,
+            })?;
         }
         store::migrate(&self.pool).await?;
         if let Some(url) = url {
@@ -103,5 +112,8 @@ impl Private {
 }
 
 fn external(url: &DatabaseUrl) -> Result<PgConnectOptions, StartError> {
-    PgConnectOptions::from_str(url.secret()).map_err(|error| StartError::Database { url: url.to_string(), error })
+    PgConnectOptions::from_str(url.secret()).map_err(|error| StartError::Database {
+        url: url.to_string(),
+        error,
+    })
 }

@@ -66,7 +66,10 @@ pub enum StartError {
 impl StartError {
     /// For `map_err`: the part of that name does not start.
     pub(super) fn of<E: Into<Box<dyn std::error::Error + Send + Sync>>>(part: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Part { part, error: error.into() }
+        move |error| Self::Part {
+            part,
+            error: error.into(),
+        }
     }
 
     /// Exit status, after sysexits.h.

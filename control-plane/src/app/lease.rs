@@ -32,13 +32,24 @@ impl Lease {
     /// Takes the lease and keeps it; when it is lost, the process is told to stop.
     pub(super) async fn acquire(db: &Db, data: &DataDir, process: &Lifecycle) -> Result<Self, StartError> {
         let instance = data.instance().map_err(StartError::of("data directory's id"))?;
-        let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let name = format!("{host}, pid {}, data directory {}", std::process::id(), data.root().display());
+        let host = nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let name = format!(
+            "{host}, pid {}, data directory {}",
+            std::process::id(),
+            data.root().display()
+        );
         let boot = Uuid::now_v7();
         installation::acquire(db, &Holder { instance, boot, name }).await?;
         let lost = Arc::new(OnceLock::new());
         let renewing = renew(db.clone(), boot, lost.clone(), process.clone());
-        Ok(Self { db: db.clone(), boot, renewal: tokio::spawn(renewing).abort_handle(), lost })
+        Ok(Self {
+            db: db.clone(),
+            boot,
+            renewal: tokio::spawn(renewing).abort_handle(),
+            lost,
+        })
     }
 
     /// This run, as the lease names it.

@@ -44,7 +44,10 @@ mod tests {
         let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
         match bind(address) {
-            Err(StartError::AddressInUse { holder: PortHolder::Process { pid, .. }, .. }) => {
+            Err(StartError::AddressInUse {
+                holder: PortHolder::Process { pid, .. },
+                ..
+            }) => {
                 assert_eq!(pid, std::process::id().cast_signed());
             }
             other => panic!("{other:?}"),

@@ -15,7 +15,11 @@ impl WebOrigin {
     /// Its host, without port or brackets.
     pub fn host(&self) -> String {
         let uri: Option<http::Uri> = self.0.parse().ok();
-        uri.as_ref().and_then(http::Uri::host).unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase()
+        uri.as_ref()
+            .and_then(http::Uri::host)
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_ascii_lowercase()
     }
 }
 
@@ -25,8 +29,14 @@ impl FromStr for WebOrigin {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("'{text}' is no origin; give scheme, host and port such as http://localhost:5173");
         let uri: http::Uri = text.parse().map_err(|_| wrong())?;
-        let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https")).ok_or_else(wrong)?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        let scheme = uri
+            .scheme_str()
+            .filter(|scheme| matches!(*scheme, "http" | "https"))
+            .ok_or_else(wrong)?;
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.as_str().contains('@'))
+            .ok_or_else(wrong)?;
         if uri.path() != "/" || uri.query().is_some() || text.ends_with('/') {
             return Err(wrong());
         }

@@ -19,7 +19,11 @@ pub struct Environment(HashMap<String, String>);
 impl Environment {
     /// That of this process. Variables that are not UTF-8 are left out.
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+        Self(
+            std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        )
     }
 
     /// The value of `name`; an empty one counts as unset.
@@ -82,7 +86,12 @@ pub(super) struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     pub(super) fn new(flags: &'a ServeArguments, environment: &'a Environment) -> Self {
-        Self { flags, environment, file: None, origins: HashMap::new() }
+        Self {
+            flags,
+            environment,
+            file: None,
+            origins: HashMap::new(),
+        }
     }
 
     /// Finds the file of settings and checks its keys. A file that was named must exist; the others may.
@@ -97,7 +106,13 @@ impl<'a> Sources<'a> {
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && origin == Origin::Default => continue,
-                Err(error) => return Err(refused(&settings::CONFIG, origin, format!("{}: {error}", path.display()))),
+                Err(error) => {
+                    return Err(refused(
+                        &settings::CONFIG,
+                        origin,
+                        format!("{}: {error}", path.display()),
+                    ));
+                }
             };
             self.origins.insert(settings::CONFIG.key, origin);
             let table = parse_file(&path, &text)?;
@@ -112,9 +127,16 @@ impl<'a> Sources<'a> {
     }
 
     fn usual_places(&self, data_dir: &Path) -> Vec<PathBuf> {
-        let own = self.environment.xdg("XDG_CONFIG_HOME", ".config").map(|config| config.join("proxyplane"));
+        let own = self
+            .environment
+            .xdg("XDG_CONFIG_HOME", ".config")
+            .map(|config| config.join("proxyplane"));
         let directories = [Some(data_dir.to_owned()), own];
-        directories.into_iter().flatten().map(|directory| directory.join("proxyplane.toml")).collect()
+        directories
+            .into_iter()
+            .flatten()
+            .map(|directory| directory.join("proxyplane.toml"))
+            .collect()
     }
 
     /// The value of `setting` from the first source that has it, or its default.
@@ -145,7 +167,9 @@ impl<'a> Sources<'a> {
     /// Every setting as a line of TOML; those without a value as a comment.
     pub(super) fn into_report(mut self, config: &Config) -> Vec<Read> {
         let file = self.file.as_ref().map(|(path, _)| path.display().to_string());
-        let lines = settings::ALL.into_iter().filter(|setting| setting.key != settings::PRINT_CONFIG.key);
+        let lines = settings::ALL
+            .into_iter()
+            .filter(|setting| setting.key != settings::PRINT_CONFIG.key);
         lines
             .map(|setting| {
                 let value = if setting.key == settings::CONFIG.key {
@@ -158,7 +182,10 @@ impl<'a> Sources<'a> {
                     Some(value) => format!("# {} = {value}", setting.key),
                     None => format!("# {} is not set", setting.key),
                 };
-                Read { line, origin: self.origins.remove(setting.key).unwrap_or(Origin::Default) }
+                Read {
+                    line,
+                    origin: self.origins.remove(setting.key).unwrap_or(Origin::Default),
+                }
             })
             .collect()
     }
@@ -168,18 +195,30 @@ fn parse_file(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     let origin = || Origin::File(path.to_owned());
     // Only the message, not the excerpt that Display adds: it may hold a password.
     let table: toml::Table = toml::from_str(text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line = error
+            .span()
+            .map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         refused(&settings::CONFIG, origin(), format!("line {line}: {}", error.message()))
     })?;
     for (key, value) in &table {
-        let known = settings::ALL.into_iter().any(|setting| setting.in_file && setting.key == key);
+        let known = settings::ALL
+            .into_iter()
+            .any(|setting| setting.in_file && setting.key == key);
         let plain = match value {
             toml::Value::Array(items) => items.iter().all(toml::Value::is_str),
             other => !other.is_table(),
         };
         if !known || !plain {
-            let reason = if known { "must be a plain value or a list of strings" } else { "there is no such setting" };
-            return Err(ConfigError { setting: key.clone(), origin: origin(), reason: reason.into() });
+            let reason = if known {
+                "must be a plain value or a list of strings"
+            } else {
+                "there is no such setting"
+            };
+            return Err(ConfigError {
+                setting: key.clone(),
+                origin: origin(),
+                reason: reason.into(),
+            });
         }
     }
     Ok(table)
@@ -200,5 +239,9 @@ fn refused(setting: &Setting, origin: Origin, reason: impl Into<String>) -> Conf
         Origin::Environment => setting.variable(),
         Origin::File(_) => setting.key.to_owned(),
     };
-    ConfigError { setting: spelled, origin, reason: reason.into() }
+    ConfigError {
+        setting: spelled,
+        origin,
+        reason: reason.into(),
+    }
 }

@@ -20,7 +20,11 @@ impl Home {
 
     fn environment(&self, more: &[(&str, &str)]) -> Environment {
         let home = self.0.to_str().unwrap();
-        let fixed = [("HOME", home), ("PROXYPLANE_DATA_DIR", home), ("PROXYPLANE_WORKER_BIN", "/bin/sh")];
+        let fixed = [
+            ("HOME", home),
+            ("PROXYPLANE_DATA_DIR", home),
+            ("PROXYPLANE_WORKER_BIN", "/bin/sh"),
+        ];
         fixed.into_iter().chain(more.iter().copied()).collect()
     }
 
@@ -39,13 +43,20 @@ impl Drop for Home {
 fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
     let home = Home::new();
     let listen = |flag: &[&str], environment: &[(&str, &str)]| {
-        Config::load(&flags(flag), &home.environment(environment)).unwrap().config.listen.port()
+        Config::load(&flags(flag), &home.environment(environment))
+            .unwrap()
+            .config
+            .listen
+            .port()
     };
     assert_eq!(listen(&[], &[]), 7070);
     home.file("listen = \"127.0.0.1:3\"\n");
     assert_eq!(listen(&[], &[]), 3);
     assert_eq!(listen(&[], &[("PROXYPLANE_LISTEN", "127.0.0.1:2")]), 2);
-    assert_eq!(listen(&["--listen", "127.0.0.1:1"], &[("PROXYPLANE_LISTEN", "127.0.0.1:2")]), 1);
+    assert_eq!(
+        listen(&["--listen", "127.0.0.1:1"], &[("PROXYPLANE_LISTEN", "127.0.0.1:2")]),
+        1
+    );
     assert_eq!(listen(&[], &[("PROXYPLANE_LISTEN", "")]), 3);
 }
 
@@ -57,11 +68,25 @@ fn what_is_printed_names_each_origin_and_masks_the_password() {
     let loaded = Config::load(&flags(&["--bootstrap", "--print-config"]), &environment).unwrap();
     let text = loaded.to_text();
     assert!(loaded.print && loaded.config.bootstrap);
-    let line = |key: &str| text.lines().find(|line| line.trim_start_matches("# ").starts_with(key)).unwrap().to_owned();
+    let line = |key: &str| {
+        text.lines()
+            .find(|line| line.trim_start_matches("# ").starts_with(key))
+            .unwrap()
+            .to_owned()
+    };
     assert!(line("listen").ends_with("# default"), "{text}");
-    assert!(line("log_level").contains("= \"debug\"") && line("log_level").contains("# file "), "{text}");
-    assert!(line("bootstrap").contains("true") && line("bootstrap").ends_with("# flag"), "{text}");
-    assert!(line("database_url").contains("u:***@h") && line("database_url").ends_with("# environment"), "{text}");
+    assert!(
+        line("log_level").contains("= \"debug\"") && line("log_level").contains("# file "),
+        "{text}"
+    );
+    assert!(
+        line("bootstrap").contains("true") && line("bootstrap").ends_with("# flag"),
+        "{text}"
+    );
+    assert!(
+        line("database_url").contains("u:***@h") && line("database_url").ends_with("# environment"),
+        "{text}"
+    );
     assert!(line("allowed_origin").contains(r#"["http://a", "http://b"]"#), "{text}");
     assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
     assert!(!text.contains("s3cret"));
@@ -74,8 +99,14 @@ fn a_wrong_value_names_its_setting_as_it_was_given() {
         Config::load(&flags(flag), &home.environment(environment)).unwrap_err()
     };
     assert_eq!(failure(&["--listen", "nowhere"], &[]).setting, "--listen");
-    assert_eq!(failure(&[], &[("PROXYPLANE_LOG_LEVEL", "loud")]).setting, "PROXYPLANE_LOG_LEVEL");
-    assert_eq!(failure(&["--shutdown-timeout=3 days"], &[]).setting, "--shutdown-timeout");
+    assert_eq!(
+        failure(&[], &[("PROXYPLANE_LOG_LEVEL", "loud")]).setting,
+        "PROXYPLANE_LOG_LEVEL"
+    );
+    assert_eq!(
+        failure(&["--shutdown-timeout=3 days"], &[]).setting,
+        "--shutdown-timeout"
+    );
     assert_eq!(failure(&["--worker-bin", "/nonexistent"], &[]).setting, "--worker-bin");
     assert_eq!(failure(&["--config", "/nonexistent.toml"], &[]).setting, "--config");
     let url = failure(&[], &[("PROXYPLANE_DATABASE_URL", "mysql://u:s3cret@h")]);
@@ -87,15 +118,26 @@ fn a_wrong_value_names_its_setting_as_it_was_given() {
 #[test]
 fn a_file_with_an_unknown_or_nested_key_is_refused() {
     let home = Home::new();
-    for (text, setting) in [("lisn = \"x\"", "lisn"), ("[listen]\nport = 1", "listen"), ("bootstrap = true", "bootstrap")]
-    {
+    for (text, setting) in [
+        ("lisn = \"x\"", "lisn"),
+        ("[listen]\nport = 1", "listen"),
+        ("bootstrap = true", "bootstrap"),
+    ] {
         home.file(text);
-        assert_eq!(Config::load(&flags(&[]), &home.environment(&[])).unwrap_err().setting, setting);
+        assert_eq!(
+            Config::load(&flags(&[]), &home.environment(&[])).unwrap_err().setting,
+            setting
+        );
     }
     home.file("database_url = \"postgres://u:s3cret@h/d\n");
-    let torn = Config::load(&flags(&[]), &home.environment(&[])).unwrap_err().to_string();
+    let torn = Config::load(&flags(&[]), &home.environment(&[]))
+        .unwrap_err()
+        .to_string();
     assert!(torn.contains("line 1") && !torn.contains("s3cret"), "{torn}");
     home.file("data_dir = \"/elsewhere\"");
-    let circular = Config::load(&flags(&[]), &Environment::from_iter([("PROXYPLANE_DATA_DIR", home.0.to_str().unwrap())]));
+    let circular = Config::load(
+        &flags(&[]),
+        &Environment::from_iter([("PROXYPLANE_DATA_DIR", home.0.to_str().unwrap())]),
+    );
     assert_eq!(circular.unwrap_err().setting, "data_dir");
 }

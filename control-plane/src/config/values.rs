@@ -49,7 +49,11 @@ pub enum LogFormat {
 impl LogFormat {
     /// Text on a terminal, else JSON.
     pub(super) fn for_stderr() -> Self {
-        if io::stderr().is_terminal() { Self::Text } else { Self::Json }
+        if io::stderr().is_terminal() {
+            Self::Text
+        } else {
+            Self::Json
+        }
     }
 }
 
@@ -79,7 +83,10 @@ impl LogLevel {
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
-        Self::ALL.into_iter().find(|(level, _)| *level == self).map_or("info", |(_, name)| name)
+        Self::ALL
+            .into_iter()
+            .find(|(level, _)| *level == self)
+            .map_or("info", |(_, name)| name)
     }
 }
 
@@ -87,7 +94,8 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
-    text.parse().map_err(|_| format!("'{text}' must be address:port, such as 127.0.0.1:7070 or [::1]:7070"))
+    text.parse()
+        .map_err(|_| format!("'{text}' must be address:port, such as 127.0.0.1:7070 or [::1]:7070"))
 }
 
 pub(super) fn directory(text: &str) -> Result<PathBuf, String> {
@@ -99,7 +107,8 @@ pub(super) fn default_data_dir(environment: &Environment) -> Result<PathBuf, Str
         return Ok(PathBuf::from("/var/lib/proxyplane"));
     }
     let home = environment.xdg("XDG_DATA_HOME", ".local/share");
-    home.map(|home| home.join("proxyplane")).ok_or_else(|| "there is no HOME; give a directory".into())
+    home.map(|home| home.join("proxyplane"))
+        .ok_or_else(|| "there is no HOME; give a directory".into())
 }
 
 pub(super) fn database_url(text: &str) -> Result<Option<DatabaseUrl>, String> {
@@ -113,13 +122,22 @@ pub(super) fn database_url(text: &str) -> Result<Option<DatabaseUrl>, String> {
 
 pub(super) fn program(text: &str) -> Result<PathBuf, String> {
     let path = directory(text)?;
-    if is_program(&path) { Ok(path) } else { Err(format!("'{}' is no executable file", path.display())) }
+    if is_program(&path) {
+        Ok(path)
+    } else {
+        Err(format!("'{}' is no executable file", path.display()))
+    }
 }
 
 pub(super) fn default_worker_bin() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("this program's own path is unknown: {error}"))?;
     let path = own.with_file_name("proxyplane-worker");
-    let missing = || format!("there is no worker program at {}; build it or say where it is", path.display());
+    let missing = || {
+        format!(
+            "there is no worker program at {}; build it or say where it is",
+            path.display()
+        )
+    };
     if is_program(&path) { Ok(path) } else { Err(missing()) }
 }
 
@@ -130,8 +148,14 @@ fn is_program(path: &Path) -> bool {
 pub(super) fn shutdown_timeout(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' must be a duration from 0s to 1h, such as 30s or 2m");
     let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
-    let value = seconds.or_else(|| humantime::parse_duration(text).ok()).ok_or_else(wrong)?;
-    if value <= limits::DRAIN_TIMEOUT_MAX { Ok(value) } else { Err(wrong()) }
+    let value = seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or_else(wrong)?;
+    if value <= limits::DRAIN_TIMEOUT_MAX {
+        Ok(value)
+    } else {
+        Err(wrong())
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
@@ -143,12 +167,20 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
-    let found = LogLevel::ALL.into_iter().find(|(_, name)| text.eq_ignore_ascii_case(name));
-    found.map(|(level, _)| level).ok_or_else(|| format!("'{text}' must be error, warn, info, debug or trace"))
+    let found = LogLevel::ALL
+        .into_iter()
+        .find(|(_, name)| text.eq_ignore_ascii_case(name));
+    found
+        .map(|(level, _)| level)
+        .ok_or_else(|| format!("'{text}' must be error, warn, info, debug or trace"))
 }
 
 pub(super) fn origins(text: &str) -> Result<Vec<WebOrigin>, String> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(str::parse)
+        .collect()
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, String> {
@@ -167,10 +199,22 @@ pub(super) fn shown(config: &Config, setting: &Setting) -> Option<toml::Value> {
         "database_url" => config.database_url.as_ref()?.to_string(),
         "worker_bin" => config.worker_bin.display().to_string(),
         "shutdown_timeout" => humantime::format_duration(config.shutdown_timeout).to_string(),
-        "log_format" => if config.log_format == LogFormat::Json { "json" } else { "text" }.to_owned(),
+        "log_format" => if config.log_format == LogFormat::Json {
+            "json"
+        } else {
+            "text"
+        }
+        .to_owned(),
         "log_level" => config.log_level.as_str().to_owned(),
         "allowed_origin" => {
-            return Some(config.allowed_origins.iter().map(ToString::to_string).collect::<Vec<_>>().into());
+            return Some(
+                config
+                    .allowed_origins
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .into(),
+            );
         }
         "bootstrap" => return Some(config.bootstrap.into()),
         _ => return None,
@@ -180,7 +224,9 @@ pub(super) fn shown(config: &Config, setting: &Setting) -> Option<toml::Value> {
 
 /// The URL with `***` for its password, in the authority and in its query.
 fn masked(url: &str) -> String {
-    let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
+    let (base, query) = url
+        .split_once('?')
+        .map_or((url, None), |(base, query)| (base, Some(query)));
     let mut shown = match base.split_once("://") {
         Some((scheme, rest)) => match rest.rsplit_once('@') {
             Some((user, host)) => {
@@ -195,8 +241,12 @@ fn masked(url: &str) -> String {
     for (index, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
         shown.push(if index == 0 { '?' } else { '&' });
         let key = pair.split('=').next().unwrap_or_default();
-        let secret = key.to_ascii_lowercase().contains("password");
-        shown.push_str(&if secret { format!("{key}=***") } else { pair.to_owned() });
+        if key.to_ascii_lowercase().contains("password") {
+            shown.push_str(key);
+            shown.push_str("=***");
+        } else {
+            shown.push_str(pair);
+        }
     }
     shown
 }
@@ -229,9 +279,27 @@ mod tests {
 
     #[test]
     fn an_origin_is_compared_as_browsers_send_it() {
-        assert!("http://LOCALHOST:5173".parse::<WebOrigin>().unwrap().matches(b"http://localhost:5173"));
-        assert!("https://a.example:443".parse::<WebOrigin>().unwrap().matches(b"https://a.example"));
-        for bad in ["localhost:5173", "http://a/b", "null", "*", "ftp://a", "http://u@a", "http://a/"] {
+        assert!(
+            "http://LOCALHOST:5173"
+                .parse::<WebOrigin>()
+                .unwrap()
+                .matches(b"http://localhost:5173")
+        );
+        assert!(
+            "https://a.example:443"
+                .parse::<WebOrigin>()
+                .unwrap()
+                .matches(b"https://a.example")
+        );
+        for bad in [
+            "localhost:5173",
+            "http://a/b",
+            "null",
+            "*",
+            "ftp://a",
+            "http://u@a",
+            "http://a/",
+        ] {
             assert!(bad.parse::<WebOrigin>().is_err(), "{bad}");
         }
     }

@@ -129,7 +129,9 @@ pub(in crate::api) fn new(request: v1::CreateProxyServiceRequest) -> Result<NewP
 
 /// Raw values of a change.
 pub(in crate::api) fn update(request: v1::UpdateProxyServiceRequest) -> Result<UpdateProxy, Refusal> {
-    let proxy = request.proxy_service.ok_or_else(|| Refusal::field("proxy_service", "must be given"))?;
+    let proxy = request
+        .proxy_service
+        .ok_or_else(|| Refusal::field("proxy_service", "must be given"))?;
     let id = id("proxy_service.id", &proxy.id)?;
     Ok(UpdateProxy {
         id,
@@ -164,7 +166,11 @@ pub(in crate::api) fn list(request: v1::ListProxyServicesRequest) -> Result<(Ser
         fields.wrong("name", "must not contain NUL");
     }
     let name = (!request.name.is_empty()).then_some(request.name);
-    fields.finish(workspace_id.map(|workspace_id| ServiceFilter { workspace_id, name }).zip(page))
+    fields.finish(
+        workspace_id
+            .map(|workspace_id| ServiceFilter { workspace_id, name })
+            .zip(page),
+    )
 }
 
 /// Which services are to be watched.
@@ -172,5 +178,8 @@ pub(in crate::api) fn scope(request: &v1::WatchProxyServicesRequest) -> Result<W
     let mut fields = Fields::default();
     let id = fields.take(optional_id("id", &request.id));
     let workspace_id = fields.take(optional_id("workspace_id", &request.workspace_id));
-    fields.finish(id.zip(workspace_id).map(|(id, workspace_id)| WatchScope { id, workspace_id }))
+    fields.finish(
+        id.zip(workspace_id)
+            .map(|(id, workspace_id)| WatchScope { id, workspace_id }),
+    )
 }

@@ -34,7 +34,10 @@ pub(in crate::api) struct Owner {
 pub(in crate::api) fn owner(prefix: &str, proxy_id: &str, workspace_id: &str, fields: &mut Fields) -> Option<Owner> {
     let service = fields.take(optional_id(&format!("{prefix}proxy_id"), proxy_id));
     let workspace = fields.take(optional_id(&format!("{prefix}workspace_id"), workspace_id));
-    Some(Owner { service_id: service?, workspace_id: workspace? })
+    Some(Owner {
+        service_id: service?,
+        workspace_id: workspace?,
+    })
 }
 
 /// Which exchanges and which page of them.
@@ -53,7 +56,10 @@ fn filter(filter: v1::ExchangeFilter, fields: &mut Fields) -> Option<ExchangeFil
     let status_max = fields.take(status("filter.status_max", filter.status_max));
     let since = fields.take(filter.since.map(|at| time("filter.since", at)).transpose());
     let until = fields.take(filter.until.map(|at| time("filter.until", at)).transpose());
-    let Owner { service_id, workspace_id } = owner?;
+    let Owner {
+        service_id,
+        workspace_id,
+    } = owner?;
     Some(ExchangeFilter {
         service_id,
         workspace_id,
@@ -88,7 +94,15 @@ pub(in crate::api) fn websockets(
     let mut fields = Fields::default();
     let owner = owner("", &request.proxy_id, &request.workspace_id, &mut fields);
     let page = fields.take(page(request.page_size, &request.page_token));
-    let filter = owner.map(|Owner { service_id, workspace_id }| WebSocketFilter { service_id, workspace_id });
+    let filter = owner.map(
+        |Owner {
+             service_id,
+             workspace_id,
+         }| WebSocketFilter {
+            service_id,
+            workspace_id,
+        },
+    );
     fields.finish(filter.zip(page))
 }
 
@@ -99,12 +113,17 @@ pub(in crate::api) fn watch(request: &v1::WatchTrafficRequest) -> Result<live::F
     if request.after_position < 0 {
         fields.wrong("after_position", "must not be negative");
     }
-    let filter = owner.map(|Owner { service_id, workspace_id }| live::Filter {
-        service_id,
-        workspace_id,
-        after_position: (request.after_position > 0).then_some(request.after_position),
-        stored_only: request.stored_only,
-    });
+    let filter = owner.map(
+        |Owner {
+             service_id,
+             workspace_id,
+         }| live::Filter {
+            service_id,
+            workspace_id,
+            after_position: (request.after_position > 0).then_some(request.after_position),
+            stored_only: request.stored_only,
+        },
+    );
     fields.finish(filter)
 }
 
@@ -278,8 +297,18 @@ mod tests {
             ..Default::default()
         };
         let refusal = exchanges(request).unwrap_err();
-        for field in ["filter.proxy_id", "filter.status_min", "filter.status_max", "filter.host", "page_size"] {
-            assert!(refusal.message().contains(&format!("{field}:")), "{field}: {}", refusal.message());
+        for field in [
+            "filter.proxy_id",
+            "filter.status_min",
+            "filter.status_max",
+            "filter.host",
+            "page_size",
+        ] {
+            assert!(
+                refusal.message().contains(&format!("{field}:")),
+                "{field}: {}",
+                refusal.message()
+            );
         }
     }
 

@@ -25,7 +25,9 @@ pub(in crate::api) fn workspace(row: WorkspaceRow) -> v1::Workspace {
 
 /// Raw values of a change.
 pub(in crate::api) fn update(request: v1::UpdateWorkspaceRequest) -> Result<UpdateWorkspace, Refusal> {
-    let workspace = request.workspace.ok_or_else(|| Refusal::field("workspace", "must be given"))?;
+    let workspace = request
+        .workspace
+        .ok_or_else(|| Refusal::field("workspace", "must be given"))?;
     Ok(UpdateWorkspace {
         id: id("workspace.id", &workspace.id)?,
         values: NewWorkspace {
