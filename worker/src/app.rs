@@ -9,7 +9,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use crate::{
 
 /// After the deadline, for connections to close and their records to be made.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// After that, for the control plane to commit the last records.
+/// Past the deadline, for the control plane to commit the last records.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a worker ended with an error.
@@ -78,7 +78,8 @@ pub async fn run<S: Serve>(handoff: Handoff, threads: usize, serve: S) -> Result
     wait_for_the_end(&deadline, &mut deadlines, &mut terminate, &mut parts).await?;
     tracing::info!("draining");
     drain_connections(&service, &mut deadlines).await;
-    if timeout(FLUSH_WITHIN, capture.queue().empty()).await.is_err() {
+    let flushed_by = deadlines.borrow().unwrap_or_else(Instant::now) + FLUSH_WITHIN;
+    if timeout_at(flushed_by, capture.queue().empty()).await.is_err() {
         tracing::error!("records that the control plane did not take are lost");
     }
     drained.cancel();

@@ -5,6 +5,7 @@
 //! wait: nothing that passed is lost while this process lives.
 
 mod access_log;
+mod block;
 mod body;
 mod cell;
 mod open;

@@ -42,13 +42,21 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Standard error is the worker's log file.
-    tracing_subscriber::fmt().with_max_level(args.log_level).with_writer(io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(args.log_level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
     // The first handoff comes before any thread: the descriptors have an owner before anything can go wrong.
     let handoff = match handoff::receive(io::stdin().as_fd()) {
         Ok(handoff) => handoff,
         Err(error) => {
             tracing::error!(%error, "no handoff");
-            return ExitCode::from(if matches!(error, HandoffError::NotASocket) { EX_USAGE } else { EX_SOFTWARE });
+            return ExitCode::from(if matches!(error, HandoffError::NotASocket) {
+                EX_USAGE
+            } else {
+                EX_SOFTWARE
+            });
         }
     };
     raise_descriptor_limit();
@@ -64,7 +72,10 @@ fn main() -> ExitCode {
 fn run(handoff: Handoff, args: &Args) -> Result<(), Fatal> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or(cores.min(THREADS_MAX), usize::from);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()?;
     runtime.block_on(app::run(handoff, threads, forward::serve))
 }
 

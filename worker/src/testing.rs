@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 use proxyplane_record::{Exchange, Kind, WsMessage};
 
-use crate::capture::Capture;
-use crate::service::Drain;
+use proxyplane_spec::CaptureSpec;
+
+use crate::{
+    capture::Capture,
+    service::{Drain, Service, ServiceConfig},
+    tls::{Tls, testing::TestCa},
+};
 
 /// A capture whose records stay in its queue, and the drain it listens to.
 pub(crate) fn capture() -> (Arc<Capture>, Drain) {
@@ -38,4 +43,14 @@ pub(crate) fn messages(records: Vec<Kind>) -> Vec<WsMessage> {
         }
     };
     records.into_iter().filter_map(message).collect()
+}
+
+/// A service with every default, whose records stay in its queue.
+pub(crate) fn service() -> Arc<Service> {
+    let (capture, drain) = capture();
+    let spec = CaptureSpec::default();
+    let tls = Tls::build(&spec, TestCa::new("Test root").authority()).unwrap();
+    let config =
+        ServiceConfig { revision: 1, name: "test".to_owned(), verbose: false, spec, control_addresses: Vec::new(), tls };
+    Service::new(config, capture, drain, Vec::new())
 }

@@ -1,7 +1,7 @@
 //! Framing: `len u32 | crc32c u32 | seq u64 | payload`, big-endian; `len` counts the payload, the checksum covers
 //! `seq` and payload. A batch on the link is a run of frames with consecutive sequence numbers.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::Record;
@@ -44,23 +44,43 @@ impl Frame {
     }
 }
 
-/// Appends `record` as a frame to `out` and returns how many bytes it took.
+/// Bytes that `record` takes as a frame.
 ///
 /// # Panics
 ///
 /// If the record is longer than [`PAYLOAD_MAX`]: recorders cut bodies and heads long before.
-pub fn put(out: &mut BytesMut, seq: u64, record: &Record) -> usize {
+pub fn size(record: &Record) -> usize {
     let len = record.encoded_len();
     assert!(len <= PAYLOAD_MAX, "a record of {len} bytes was made");
-    out.reserve(HEADER + len);
-    let start = out.len();
-    out.put_u32(u32::try_from(len).expect("checked above"));
-    out.put_u32(0);
-    out.put_u64(seq);
-    record.encode(out).expect("capacity was reserved");
-    let crc = crc32c::crc32c(&out[start + 8..]);
-    out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
-    out.len() - start
+    HEADER + len
+}
+
+/// Writes `record` as a frame over all of `out`, which is [`size`] of it long.
+///
+/// # Panics
+///
+/// If `out` has another length.
+pub fn write(out: &mut [u8], seq: u64, record: &Record) {
+    let (header, mut payload) = out.split_at_mut(HEADER);
+    let len = u32::try_from(payload.len()).expect("no frame is that long");
+    header[..4].copy_from_slice(&len.to_be_bytes());
+    header[8..].copy_from_slice(&seq.to_be_bytes());
+    record.encode(&mut payload).expect("the frame has its record's size");
+    assert!(payload.is_empty(), "the frame has its record's size");
+    let crc = crc32c::crc32c(&out[8..]);
+    out[4..8].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Appends `record` as a frame to `out` and returns how many bytes it took.
+///
+/// # Panics
+///
+/// As [`size`].
+pub fn put(out: &mut BytesMut, seq: u64, record: &Record) -> usize {
+    let (start, size) = (out.len(), size(record));
+    out.resize(start + size, 0);
+    write(&mut out[start..], seq, record);
+    size
 }
 
 /// Takes the next frame off `input`; `Ok(None)` at its end.
@@ -97,7 +117,14 @@ mod tests {
 
     fn chunk(data: Vec<u8>) -> Record {
         let data = Bytes::from(data);
-        Record { kind: Some(Kind::BodyChunk(BodyChunk { exchange_id: Bytes::from_static(&[7; 16]), side: 1, offset: 3, data })) }
+        Record {
+            kind: Some(Kind::BodyChunk(BodyChunk {
+                exchange_id: Bytes::from_static(&[7; 16]),
+                side: 1,
+                offset: 3,
+                data,
+            })),
+        }
     }
 
     proptest! {

@@ -37,7 +37,6 @@ pub struct Record {
 
 /// The kinds of [`Record`].
 #[derive(Clone, PartialEq, prost::Oneof)]
-#[expect(clippy::large_enum_variant, reason = "records are encoded at once and never kept in collections")]
 pub enum Kind {
     /// A whole exchange.
     #[prost(message, tag = "1")]

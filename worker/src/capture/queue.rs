@@ -12,15 +12,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proxyplane_record::{Kind, Record, frame};
 use proxyplane_spec::limits;
 use tokio::sync::Notify;
 
-use super::lock;
+use super::{
+    block::{Block, Blocks},
+    lock,
+};
 
-/// A batch is closed at this size, well under the link's limit: what is kept in memory is freed in these pieces.
-const BATCH_FULL: usize = 256 * 1024;
 /// Captured bodies and messages in the queue, in bytes; above it their exchanges wait, so that one large transfer
 /// does not take the whole queue from the small ones.
 const BULK_MAX: usize = 16 * 1024 * 1024;
@@ -74,7 +75,8 @@ pub(crate) struct Queue {
 struct State {
     sender: Sender,
     next_seq: u64,
-    open: BytesMut,
+    blocks: Blocks,
+    open: Option<Block>,
     open_first: u64,
     open_bulk: usize,
     /// Closed batches; the first `sent` of them are on their way.
@@ -83,8 +85,6 @@ struct State {
     sent_bytes: usize,
     /// The sender sleeps until the open batch has this many bytes.
     wake_at: Option<usize>,
-    /// Capacity for the next batch: what the last one needed.
-    capacity: usize,
 }
 
 /// What the sender is to do next.
@@ -119,8 +119,9 @@ impl Queue {
     /// Appends `record`. Never waits: who makes records waits for [`Queue::room`] first.
     pub(crate) fn put(&self, record: &Record) {
         let is_bulk = matches!(record.kind, Some(Kind::BodyChunk(_) | Kind::WsMessage(_)));
+        let taken = frame::size(record);
         let mut state = lock(&self.state);
-        let taken = state.append(record, is_bulk);
+        state.append(record, taken, is_bulk);
         self.bytes.fetch_add(taken, Relaxed);
         if is_bulk {
             self.bulk.fetch_add(taken, Relaxed);
@@ -240,48 +241,44 @@ impl Queue {
 }
 
 impl State {
-    fn append(&mut self, record: &Record, is_bulk: bool) -> usize {
-        if self.open.is_empty() {
-            self.open = BytesMut::with_capacity(self.capacity);
-            self.open_first = self.next_seq;
-        }
-        let start = self.open.len();
-        let taken = frame::put(&mut self.open, self.next_seq, record);
-        if start > 0 && self.open.len() > limits::RECORD_BATCH_BYTES {
-            // Only a huge record comes here: it travels alone.
-            let alone = self.open.split_off(start);
+    fn append(&mut self, record: &Record, size: usize, is_bulk: bool) {
+        if self.open.as_ref().is_some_and(|open| open.room() < size) {
             self.close();
-            self.open = alone;
+        }
+        if self.open.is_none() {
             self.open_first = self.next_seq;
         }
+        let open = self.open.get_or_insert_with(|| self.blocks.block(size));
+        frame::write(open.extend(size), self.next_seq, record);
         self.next_seq += 1;
         if is_bulk {
-            self.open_bulk += taken;
+            self.open_bulk += size;
         }
-        if self.open.len() >= BATCH_FULL {
-            self.close();
-        }
-        taken
     }
 
-    /// Closes the open batch, which is not empty and ends before `next_seq`.
+    /// Closes the open batch, if there is one.
     fn close(&mut self) {
-        let frames = std::mem::take(&mut self.open).freeze();
-        self.capacity = frames.len().min(BATCH_FULL);
-        let bulk = std::mem::take(&mut self.open_bulk);
-        self.batches.push_back(Batch {
-            first: self.open_first,
-            next: self.next_seq,
-            frames,
-            bulk,
-        });
+        if let Some(open) = self.open.take() {
+            let frames = open.freeze(&self.blocks);
+            let bulk = std::mem::take(&mut self.open_bulk);
+            self.batches.push_back(Batch {
+                first: self.open_first,
+                next: self.next_seq,
+                frames,
+                bulk,
+            });
+        }
+    }
+
+    fn gathered(&self) -> usize {
+        self.open.as_ref().map_or(0, Block::len)
     }
 
     fn unsent(&self) -> usize {
         if self.sent < self.batches.len() {
             usize::MAX
         } else {
-            self.open.len()
+            self.gathered()
         }
     }
 
@@ -292,11 +289,11 @@ impl State {
         self.wake_at = None;
         let closed = self.sent < self.batches.len();
         let few_in_flight = self.sent < BATCHES_IN_FLIGHT;
-        if !closed && !self.open.is_empty() && (hurry || few_in_flight || self.open.len() >= WORTH_SENDING) {
+        if !closed && (hurry || few_in_flight || self.gathered() >= WORTH_SENDING) {
             self.close();
         }
         let Some(batch) = self.batches.get(self.sent) else {
-            let gathering = !self.open.is_empty();
+            let gathering = self.open.is_some();
             self.wake_at = Some(if gathering { WORTH_SENDING } else { 1 });
             return if gathering { Next::Gather } else { Next::Wait };
         };
@@ -323,10 +320,10 @@ impl State {
 
     /// Sequence number after the last closed batch.
     fn open_start(&self) -> u64 {
-        if self.open.is_empty() {
-            self.next_seq
-        } else {
+        if self.open.is_some() {
             self.open_first
+        } else {
+            self.next_seq
         }
     }
 }

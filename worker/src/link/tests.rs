@@ -46,7 +46,7 @@ async fn a_worker_lives_from_hello_to_drained() {
     session
         .wait_for(|message| *message == Up::Drained(wire::Drained {}))
         .await;
-    session.close();
+    drop(session);
     worker.await.unwrap().unwrap();
 }
 
@@ -71,7 +71,7 @@ async fn the_deadline_closes_what_is_open() {
     session
         .wait_for(|message| *message == Up::Drained(wire::Drained {}))
         .await;
-    session.close();
+    drop(session);
     worker.await.unwrap().unwrap();
 }
 
@@ -88,7 +88,7 @@ async fn records_are_sent_again_until_they_are_committed() {
         assert_eq!(frames(&records.next().await.frames)[0].0, expected);
     }
     records.ack(1).await;
-    records.close();
+    drop(records);
 
     let mut again = stage.records().await;
     assert_eq!(again.next().await.identity.unwrap(), stage.identity());
@@ -100,7 +100,7 @@ async fn records_are_sent_again_until_they_are_committed() {
 async fn a_lost_session_is_dialled_again_while_traffic_goes_on() {
     let mut stage = Stage::set();
     let _worker = stage.start_worker();
-    stage.ready().await.close();
+    stage.ready().drop(await);
     stage.one_exchange().await;
 
     let mut session = stage.session().await;
@@ -191,7 +191,7 @@ async fn a_first_configuration_that_cannot_be_used_ends_the_worker() {
     session.welcome(&hello.csr_der, bad).await;
     assert!(matches!(session.next().await, Up::Rejected(rejected)
         if rejected.violations[0].field == "control_addresses[0]"));
-    session.close();
+    drop(session);
     assert!(matches!(worker.await.unwrap(), Err(Fatal::CannotBegin(_))));
 }
 

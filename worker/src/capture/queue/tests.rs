@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proxyplane_record::{BodyChunk, Exchange, Side};
 
 use super::*;
+use crate::capture::block::BLOCK;
 
 impl Queue {
     /// Takes every record made so far out of the queue, as if it had been committed.
@@ -135,7 +136,7 @@ async fn the_window_stops_the_sender_until_an_acknowledgement() {
 async fn no_batch_is_over_the_limit_unless_one_record_is() {
     let queue = Queue::default();
     let sender = sender(&queue);
-    queue.put(&head(BATCH_FULL - 100));
+    queue.put(&head(BLOCK - 100));
     queue.put(&head(limits::RECORD_BATCH_BYTES + 1));
     queue.put(&head(10));
     let batches: Vec<_> = std::iter::from_fn(|| next_now(&queue, sender))

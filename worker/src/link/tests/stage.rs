@@ -244,9 +244,6 @@ impl Session {
     pub(super) async fn refuse(&self, status: Status) {
         self.down.send(Err(status)).await.unwrap();
     }
-
-    /// The control plane is gone.
-    pub(super) fn close(self) {}
 }
 
 /// The far end of one Records stream.
@@ -263,8 +260,6 @@ impl Records {
     pub(super) async fn ack(&self, next_seq: u64) {
         self.down.send(Ok(wire::RecordsResponse { next_seq })).await.unwrap();
     }
-
-    pub(super) fn close(self) {}
 }
 
 struct Server {
