@@ -144,6 +144,9 @@ fn an_interrupt_stops_everything() {
         !std::path::Path::new(&format!("/proc/{worker}")).exists(),
         "the worker is gone"
     );
-    assert!(!world.data_dir().join("pg/postmaster.pid").exists(), "Postgres is gone");
+    assert!(
+        !world.data_dir().join("pg/data/postmaster.pid").exists(),
+        "Postgres is gone"
+    );
     world.proxyctl(["proxy", "list"]).fails(3, "cannot reach");
 }

@@ -84,6 +84,8 @@ impl Curl {
         ] {
             command.env_remove(variable);
         }
+        // With --head curl gives the head in the body's place.
+        let head_only = self.arguments.iter().any(|argument| argument == "--head");
         let output = command.output().expect("curl can be started");
         let written = String::from_utf8_lossy(&output.stdout).into_owned();
         let (status, version) = written.split_once(' ').unwrap_or_default();
@@ -92,7 +94,11 @@ impl Curl {
             status: status.parse().unwrap_or_default(),
             version: version.to_owned(),
             head: String::from_utf8_lossy(&fs::read(&head).unwrap_or_default()).into_owned(),
-            body: fs::read(&body).unwrap_or_default(),
+            body: if head_only {
+                Vec::new()
+            } else {
+                fs::read(&body).unwrap_or_default()
+            },
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
         let _ = fs::remove_dir_all(directory);
@@ -109,11 +115,19 @@ impl Curl {
 }
 
 impl Response {
-    /// Lines of the last head, without what differs between two answers to the same request.
+    /// Lines of the last head, without the fields of one hop (RFC 9110 §7.6.1) and the date.
     pub fn fields(&self) -> Vec<String> {
+        const LEFT_OUT: [&str; 5] = [
+            "date",
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "transfer-encoding",
+        ];
         let last = self.head.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default();
+        let name = |line: &str| line.split(':').next().unwrap_or_default().to_ascii_lowercase();
         last.lines()
-            .filter(|line| !line.to_ascii_lowercase().starts_with("date:"))
+            .filter(|line| !LEFT_OUT.contains(&name(line).as_str()))
             .map(str::to_owned)
             .collect()
     }

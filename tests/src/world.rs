@@ -206,7 +206,7 @@ impl World {
 
     /// A private Postgres outlives a control plane that was killed.
     fn stop_postgres(&self) {
-        let Ok(pid_file) = fs::read_to_string(self.data_dir().join("pg/postmaster.pid")) else {
+        let Ok(pid_file) = fs::read_to_string(self.data_dir().join("pg/data/postmaster.pid")) else {
             return;
         };
         if let Some(pid) = pid_file.lines().next().and_then(|line| line.parse().ok()) {

@@ -31,6 +31,7 @@ http {
     server {
         listen 127.0.0.1:HTTP;
         listen 127.0.0.1:TLS ssl http2;
+        ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate DIR/leaf.pem;
         ssl_certificate_key DIR/leaf.key;
         location = /hello { return 200 "hello from nginx\n"; }
