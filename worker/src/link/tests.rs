@@ -100,7 +100,7 @@ async fn records_are_sent_again_until_they_are_committed() {
 async fn a_lost_session_is_dialled_again_while_traffic_goes_on() {
     let mut stage = Stage::set();
     let _worker = stage.start_worker();
-    stage.ready().drop(await);
+    drop(stage.ready().await);
     stage.one_exchange().await;
 
     let mut session = stage.session().await;
