@@ -101,7 +101,9 @@ impl LogFile {
                 log,
                 rest: Vec::new(),
             };
-            let first = follower.log.tail(count).unwrap_or_default();
+            let log = follower.log.clone();
+            let first = tokio::task::spawn_blocking(move || log.tail(count)).await;
+            let first = first.ok().and_then(Result::ok).unwrap_or_default();
             let mut sent = sender.send(first).await;
             while sent.is_ok() {
                 tokio::select! {

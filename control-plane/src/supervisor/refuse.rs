@@ -103,9 +103,7 @@ mod tests {
         drop(refuser);
         tokio::task::yield_now().await;
         let _queued = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let mut worker = TcpListener::from_std(listeners.duplicates().unwrap().remove(0)).unwrap();
+        let worker = TcpListener::from_std(listeners.duplicates().unwrap().remove(0)).unwrap();
         worker.accept().await.unwrap();
-        worker = TcpListener::from_std(listeners.duplicates().unwrap().remove(0)).unwrap();
-        drop(worker);
     }
 }
