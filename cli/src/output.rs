@@ -9,7 +9,9 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row as TableRow, Table, presets};
+use comfy_table::{
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row as TableRow, Table, Width, presets,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -265,6 +267,11 @@ fn plain(value: &Value) -> String {
     }
 }
 
+/// Blanks between columns.
+const PADDING: u16 = 2;
+/// Characters that are left of a column that is cut, however narrow the terminal.
+const CUT_TO_AT_LEAST: u16 = 24;
+
 fn table<T: Row>(rows: &[T]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_truncation_indicator("…");
@@ -274,7 +281,8 @@ fn table<T: Row>(rows: &[T]) -> String {
         cells.max_height(1);
         table.add_row(cells);
     }
-    // Width first: without a terminal nothing is cut, so that what is piped is whole.
+    // Without a terminal nothing is cut, so that what is piped is whole.
+    let contents = table.column_max_content_widths();
     match table.width() {
         Some(width) if io::stdout().is_terminal() => {
             table
@@ -285,11 +293,13 @@ fn table<T: Row>(rows: &[T]) -> String {
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    for (column, name) in table.column_iter_mut().zip(T::COLUMNS) {
-        column.set_padding((0, 2));
-        if !name.starts_with('*') {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
+    for ((column, name), content) in table.column_iter_mut().zip(T::COLUMNS).zip(contents) {
+        column.set_padding((0, PADDING));
+        column.set_constraint(if name.starts_with('*') {
+            ColumnConstraint::LowerBoundary(Width::Fixed(content.min(CUT_TO_AT_LEAST) + PADDING))
+        } else {
+            ColumnConstraint::ContentWidth
+        });
     }
     if AutoStream::choice(&io::stdout()) == ColorChoice::Never {
         table.force_no_tty();

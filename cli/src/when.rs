@@ -41,9 +41,9 @@ pub(crate) fn clock(at: Option<&Timestamp>) -> String {
         .unwrap_or_else(|| "-".to_owned())
 }
 
-/// `2026-11-21 09:30:00` for tables, in UTC.
+/// `11-21 09:30:00` for tables, in UTC.
 pub(crate) fn short(at: Option<&Timestamp>) -> String {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let format = format_description!("[month]-[day] [hour]:[minute]:[second]");
     at.and_then(utc)
         .and_then(|at| at.format(format).ok())
         .unwrap_or_else(|| "-".to_owned())

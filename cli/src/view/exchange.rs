@@ -108,7 +108,7 @@ impl Exchange {
     }
 
     /// What is worth knowing beside the numbers.
-    fn remark(&self) -> Text {
+    fn note(&self) -> Text {
         match &self.error {
             Some(error) => Text::new(error, Tone::Bad),
             None if self.state == "open" => Text::new("open", Tone::Notice),
@@ -136,9 +136,9 @@ impl Exchange {
             pad(when::micros(self.duration_us), 9),
             Text::plain(&self.url),
         ];
-        let remark = self.remark();
-        if !remark.is_empty() {
-            line.extend([Text::plain("  "), remark]);
+        let note = self.note();
+        if !note.is_empty() {
+            line.extend([Text::plain("  "), note]);
         }
         if let Some(proxy) = &self.proxy {
             line.push(Text::new(format!("  [{proxy}]"), Tone::Faint));
@@ -161,10 +161,9 @@ impl Row for Exchange {
         "STATUS",
         "METHOD",
         "*URL",
-        "SENT",
-        "RECEIVED",
+        "SIZE",
         "TIME",
-        "*REMARK",
+        "*NOTE",
         "ID",
     ];
 
@@ -174,10 +173,9 @@ impl Row for Exchange {
             self.verdict(),
             Text::plain(self.method.as_deref().unwrap_or("-")),
             Text::plain(&self.url),
-            Text::plain(when::bytes(self.request_size)),
             Text::plain(when::bytes(self.response_size)),
             Text::plain(when::micros(self.duration_us)),
-            self.remark(),
+            self.note(),
             Text::new(&self.id, Tone::Faint),
         ]
     }

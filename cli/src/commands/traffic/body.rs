@@ -75,28 +75,41 @@ fn tell_truncation(exchange: &Exchange, side: Side) {
 }
 
 /// Bytes on their way to standard output: as they are, or made harmless for a terminal.
-pub(crate) struct BodySink {
-    terminal: Option<escape::Stream>,
+pub(crate) enum BodySink {
+    File,
+    Terminal { escape: escape::Stream, line_ended: bool },
 }
 
 impl BodySink {
     pub(crate) fn new() -> Self {
-        Self {
-            terminal: io::stdout().is_terminal().then(escape::Stream::default),
+        if io::stdout().is_terminal() {
+            Self::Terminal {
+                escape: escape::Stream::default(),
+                line_ended: true,
+            }
+        } else {
+            Self::File
         }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match &mut self.terminal {
-            Some(stream) => output::write_out(&stream.push(bytes)),
-            None => output::write_bytes(bytes),
+        match self {
+            Self::File => output::write_bytes(bytes),
+            Self::Terminal { escape, line_ended } => {
+                let text = escape.push(bytes);
+                *line_ended = text.chars().last().map_or(*line_ended, |last| last == '\n');
+                output::write_out(&text)
+            }
         }
     }
 
     pub(crate) fn finish(self) -> Result<(), Error> {
-        match self.terminal {
-            Some(stream) => output::write_out(&(stream.finish() + "\n")),
-            None => Ok(()),
-        }
+        let Self::Terminal { escape, line_ended } = self else {
+            return Ok(());
+        };
+        let rest = escape.finish();
+        // The prompt belongs on a line of its own.
+        let end = if rest.is_empty() && line_ended { "" } else { "\n" };
+        output::write_out(&(rest + end))
     }
 }
