@@ -9,6 +9,7 @@
     missing_docs,
     clippy::pedantic,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated from the .proto files, which carry the documentation"
 )]
 pub mod v1 {

@@ -18,9 +18,9 @@ pub const HEAD_FIELDS_MAX: usize = 1_000;
 /// Until a request head is complete, from its first byte (slow headers).
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without progress inside a request body.
-pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Of a kept-alive client connection between requests.
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(120);
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_mins(2);
 /// For connecting to an origin, all of its addresses together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a TLS handshake on either side.
@@ -28,7 +28,7 @@ pub const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// After CONNECT, until either side says something.
 pub const SNIFF_TIMEOUT: Duration = Duration::from_secs(10);
 /// TCP keepalive on both legs, so that open streams and tunnels whose peer is gone end.
-pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+pub const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// Until our own 100 Continue goes out when the origin sent none.
 pub const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 /// Bytes read from one side before the other must take them.
@@ -48,4 +48,4 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// How long a stop lets open exchanges finish, unless told otherwise.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Longest drain that may be asked for.
-pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+pub const DRAIN_TIMEOUT_MAX: Duration = Duration::from_hours(1);
