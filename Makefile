@@ -25,10 +25,10 @@ test: ## Install what is missing, run the unit tests and the end-to-end tests.
 lint: fmt-check clippy sqlx-check doc deny ## Everything that is checked without running it.
 
 fmt: ## Format the code.
-	$(CARGO) fmt --all
+	$(CARGO) fmt
 
 fmt-check:
-	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check
 
 clippy:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
