@@ -37,7 +37,7 @@ fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Error | LogLevel::Warn => EnvFilter::new(name),
         // sqlx repeats the server's notices at info.
         LogLevel::Info => EnvFilter::new("info,sqlx=warn"),
-        LogLevel::Debug | LogLevel::Trace => EnvFilter::new(format!("info,proxyplane={name}")),
+        LogLevel::Debug | LogLevel::Trace => EnvFilter::new(format!("info,sqlx=warn,proxyplane={name}")),
     }
 }
 

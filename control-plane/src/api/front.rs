@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -66,6 +66,7 @@ impl Service<Request<Body>> for Front {
         let span = info_span!("request", request_id = %id.to_str().unwrap_or_default(), path = request.uri().path());
         let refused = self.guard.check(&request).err();
         let inner = self.inner.clone();
+        let began = Instant::now();
         let answering = async move {
             let mut response = match refused {
                 Some(refusal) => {
@@ -76,10 +77,8 @@ impl Service<Request<Body>> for Front {
             };
             response.headers_mut().insert(REQUEST_ID, id);
             Ok(response.map(|body| {
-                Body::new(Spanned {
-                    body,
-                    span: Span::current(),
-                })
+                let span = Span::current();
+                Body::new(Spanned { body, span, began })
             }))
         };
         Box::pin(answering.instrument(span))
@@ -122,6 +121,14 @@ fn request_id<B>(request: &Request<B>) -> HeaderValue {
 struct Spanned {
     body: Body,
     span: Span,
+    began: Instant,
+}
+
+impl Drop for Spanned {
+    fn drop(&mut self) {
+        let elapsed_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.span.in_scope(|| debug!(elapsed_us, "answered"));
+    }
 }
 
 impl http_body::Body for Spanned {
