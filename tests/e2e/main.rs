@@ -1,5 +1,6 @@
 //! Proxyplane as its users meet it: real processes, real traffic.
 
+mod api;
 mod command_line;
 mod exchanges;
 mod history;
