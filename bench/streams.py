@@ -54,4 +54,5 @@ async def _websockets(ours: "stack.Ours", port: int, connections: int, messages:
 
 
 def websockets(ours: "stack.Ours", port: int, connections: int = 1000, messages: int = 10) -> None:
+    ours.proxy("websockets", port)
     asyncio.run(_websockets(ours, port, connections, messages))

@@ -1,0 +1,134 @@
+//! What a failed exchange leaves on both streams and in the record.
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::StatusCode;
+use proxyplane_record::error_code;
+
+use super::{Exchange, Outcome, transfer::Progress};
+use crate::http2::{
+    answer,
+    fault::{Cause, Fault, name},
+};
+
+impl Exchange {
+    /// Carries the failure on to the other side, as the same reset code where there was one.
+    pub(super) async fn settle(
+        &mut self,
+        progress: Progress,
+        fault: Fault,
+        upstream: &mut SendStream<Bytes>,
+    ) -> Outcome {
+        match fault {
+            Fault::Stalled => {
+                upstream.send_reset(Reason::CANCEL);
+                self.stalled(progress).await;
+                Outcome::Served
+            }
+            Fault::Client(cause) => {
+                let reset = if let Cause::Reset(reason) = cause { Some(reason) } else { None };
+                upstream.send_reset(reset.unwrap_or(Reason::CANCEL));
+                self.note_client(&cause);
+                let cancelled = reset.is_some() && progress == Progress::Waiting;
+                if cancelled { Outcome::Cancelled } else { Outcome::Served }
+            }
+            Fault::Origin(cause) => {
+                if matches!(cause, Cause::TooLarge(_)) {
+                    upstream.send_reset(Reason::CANCEL);
+                }
+                match progress {
+                    Progress::Waiting => self.no_answer(cause).await,
+                    Progress::Streaming => self.answer_cut(&cause),
+                    Progress::Done => self.request_cut(&cause),
+                }
+                Outcome::Served
+            }
+        }
+    }
+
+    /// Records how the client ended the exchange.
+    pub(super) fn note_client(&self, cause: &Cause) {
+        match cause {
+            _ if self.shared.ctx.service.drain.expired() => {
+                self.recorder.fail(error_code::DRAINED, "the service stopped before this was over");
+            }
+            Cause::Reset(reason) => {
+                let detail = format!("the client reset the stream: {}", name(*reason));
+                self.recorder.fail(error_code::STREAM_RESET, detail);
+            }
+            Cause::Malformed(detail) => self.recorder.fail(error_code::REQUEST_REFUSED, detail.clone()),
+            Cause::TooLarge(detail) => self.recorder.fail(error_code::REQUEST_HEAD_TOO_LARGE, *detail),
+            Cause::Unprocessed => self.recorder.fail(error_code::CLIENT_ABORTED, "the client closed the connection"),
+            Cause::Lost(detail) => self.recorder.fail(error_code::CLIENT_ABORTED, detail.clone()),
+        }
+    }
+
+    fn note_origin(&self, cause: &Cause) {
+        let (code, detail) = match cause {
+            Cause::Reset(reason) => {
+                (error_code::STREAM_RESET, format!("the origin reset the stream: {}", name(*reason)))
+            }
+            Cause::Malformed(detail) => (error_code::UPSTREAM_RESPONSE_REFUSED, detail.clone()),
+            Cause::TooLarge(detail) => (error_code::UPSTREAM_HEAD_TOO_LARGE, (*detail).to_owned()),
+            Cause::Unprocessed => (error_code::UPSTREAM_ABORTED, "the origin is going away".to_owned()),
+            Cause::Lost(detail) => (error_code::UPSTREAM_ABORTED, format!("the origin's connection was lost: {detail}")),
+        };
+        self.recorder.fail(code, detail);
+    }
+
+    /// The request's body stands still.
+    async fn stalled(&mut self, progress: Progress) {
+        let detail = "nothing more of the request's body came for 60 seconds";
+        if progress == Progress::Waiting {
+            self.error(StatusCode::REQUEST_TIMEOUT, error_code::CLIENT_TIMEOUT, detail).await;
+        } else {
+            self.recorder.fail(error_code::CLIENT_TIMEOUT, detail);
+            self.respond.send_reset(Reason::NO_ERROR);
+        }
+    }
+
+    /// The origin failed before its final head.
+    async fn no_answer(&mut self, cause: Cause) {
+        match cause {
+            Cause::Reset(reason) => {
+                self.note_origin(&cause);
+                self.respond.send_reset(reason);
+            }
+            // The client may send it again, which it would not do after an answer.
+            Cause::Unprocessed => {
+                self.note_origin(&cause);
+                self.respond.send_reset(Reason::REFUSED_STREAM);
+            }
+            Cause::TooLarge(detail) => {
+                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_HEAD_TOO_LARGE, detail).await;
+            }
+            Cause::Malformed(detail) => {
+                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_RESPONSE_REFUSED, &detail).await;
+            }
+            Cause::Lost(detail) => {
+                let detail = format!("the origin's connection was lost: {detail}");
+                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_ABORTED, &detail).await;
+            }
+        }
+    }
+
+    /// The origin failed inside of its answer: a short answer must not look whole.
+    fn answer_cut(&mut self, cause: &Cause) {
+        self.note_origin(cause);
+        let reason = if let Cause::Reset(reason) = cause { *reason } else { Reason::INTERNAL_ERROR };
+        self.respond.send_reset(reason);
+    }
+
+    /// The origin has answered and wants no more of the request (RFC 9113 §8.1), or is gone.
+    fn request_cut(&mut self, cause: &Cause) {
+        let reason = if let Cause::Reset(reason) = cause { *reason } else { Reason::NO_ERROR };
+        if reason != Reason::NO_ERROR {
+            self.note_origin(cause);
+        }
+        self.respond.send_reset(reason);
+    }
+
+    pub(super) async fn error(&mut self, status: StatusCode, code: &'static str, detail: &str) {
+        answer::error(&self.recorder, &mut self.respond, &self.method, status, code, detail).await;
+    }
+}

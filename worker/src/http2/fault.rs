@@ -1,0 +1,73 @@
+//! What went wrong on one of an exchange's two streams.
+
+use std::task::Poll;
+
+use h2::{Error, Reason};
+
+/// What ended a stream early.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// The peer sent RST_STREAM.
+    Reset(Reason),
+    /// The peer broke the protocol or its own Content-Length; h2 has reset the stream.
+    Malformed(String),
+    /// The peer is going away and has not looked at the stream (GOAWAY with a lower id): it may be sent again.
+    Unprocessed,
+    /// The head is over our limits.
+    TooLarge(&'static str),
+    /// The connection is gone.
+    Lost(String),
+}
+
+/// Who was at fault.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Client(Cause),
+    Origin(Cause),
+    /// The client sent nothing of its request's body for too long.
+    Stalled,
+}
+
+impl From<Error> for Cause {
+    fn from(error: Error) -> Self {
+        match error.reason() {
+            Some(reason) if error.is_reset() && error.is_remote() => Self::Reset(reason),
+            _ if error.is_reset() => Self::Malformed(error.to_string()),
+            _ if error.is_go_away() && error.is_remote() => Self::Unprocessed,
+            _ => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+impl Cause {
+    /// Why a stream takes no more, by what its `poll_reset` says.
+    pub(super) fn of_closed(reset: Poll<Result<Reason, Error>>) -> Self {
+        match reset {
+            Poll::Ready(Ok(reason)) => Self::Reset(reason),
+            Poll::Ready(Err(error)) => error.into(),
+            Poll::Pending => Self::Lost("the stream is closed".to_owned()),
+        }
+    }
+}
+
+/// Names of RFC 9113 §7.
+pub(super) fn name(reason: Reason) -> String {
+    const NAMES: [&str; 14] = [
+        "NO_ERROR",
+        "PROTOCOL_ERROR",
+        "INTERNAL_ERROR",
+        "FLOW_CONTROL_ERROR",
+        "SETTINGS_TIMEOUT",
+        "STREAM_CLOSED",
+        "FRAME_SIZE_ERROR",
+        "REFUSED_STREAM",
+        "CANCEL",
+        "COMPRESSION_ERROR",
+        "CONNECT_ERROR",
+        "ENHANCE_YOUR_CALM",
+        "INADEQUATE_SECURITY",
+        "HTTP_1_1_REQUIRED",
+    ];
+    let code = u32::from(reason);
+    NAMES.get(code as usize).map_or_else(|| format!("{code:#x}"), |name| (*name).to_owned())
+}

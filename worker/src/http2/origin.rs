@@ -1,0 +1,129 @@
+//! The client's connection to the origin: one at a time, dialled anew when it has ended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use h2::client::{self, SendRequest};
+use proxyplane_record::{Flags, Timings, TlsInfo, error_code};
+use tokio::sync::OnceCell;
+
+use super::{CONNECTION_WINDOW, FRAME_MAX, HEADER_LIST_MAX, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW};
+use crate::{
+    capture::Recorder,
+    service::Service,
+    upstream::{self, DialError, Origin, Upstream},
+};
+
+/// Where a client's exchanges find a connection to its origin.
+pub(super) struct Origins {
+    service: Arc<Service>,
+    origin: Origin,
+    /// Dialled by whoever found out that client and origin speak HTTP/2.
+    first: Mutex<Option<Upstream>>,
+    current: Mutex<Arc<Slot>>,
+}
+
+/// A connection, or one that is being dialled: everybody who needs it waits for the same attempt.
+#[derive(Default)]
+struct Slot(OnceCell<Live>);
+
+struct Live {
+    sender: SendRequest<Bytes>,
+    address: Bytes,
+    tls: Option<TlsInfo>,
+    /// For the exchange that is the first on it.
+    dialled: Mutex<Option<Timings>>,
+}
+
+/// A connection that an exchange may use.
+pub(super) struct Lease {
+    slot: Arc<Slot>,
+    pub(super) sender: SendRequest<Bytes>,
+    /// It has carried an exchange before.
+    pub(super) reused: bool,
+}
+
+impl Origins {
+    pub(super) fn new(service: Arc<Service>, origin: Origin, first: Upstream) -> Self {
+        // What speaks HTTP/2 to the client needs it here, whatever else the client had offered.
+        let origin = Origin { alpn: vec![b"h2".to_vec()], ..origin };
+        Self { service, origin, first: Mutex::new(Some(first)), current: Mutex::default() }
+    }
+
+    /// The connection in use, or a fresh one in place of `stale`.
+    pub(super) async fn lease(&self, recorder: &Recorder, stale: Option<&Lease>) -> Result<Lease, DialError> {
+        let slot = self.slot(stale);
+        let live = slot.0.get_or_try_init(|| self.dial()).await?;
+        let dialled = lock(&live.dialled).take();
+        recorder.with(|exchange| {
+            exchange.origin_address = live.address.clone();
+            exchange.origin_tls.clone_from(&live.tls);
+            match dialled {
+                Some(timings) => {
+                    let first_byte_us = exchange.timings.first_byte_us;
+                    exchange.timings = Timings { first_byte_us, ..timings };
+                    exchange.flags &= !Flags::REUSED_UPSTREAM;
+                }
+                None => exchange.flags |= Flags::REUSED_UPSTREAM,
+            }
+        });
+        let sender = live.sender.clone();
+        Ok(Lease { slot: Arc::clone(&slot), sender, reused: dialled.is_none() })
+    }
+
+    fn slot(&self, stale: Option<&Lease>) -> Arc<Slot> {
+        let mut current = lock(&self.current);
+        if stale.is_some_and(|stale| Arc::ptr_eq(&stale.slot, &current)) {
+            *current = Arc::default();
+        }
+        Arc::clone(&current)
+    }
+
+    async fn dial(&self) -> Result<Live, DialError> {
+        let first = lock(&self.first).take();
+        let upstream = match first {
+            Some(first) => first,
+            None => upstream::dial(&self.service, &self.origin).await?,
+        };
+        if upstream.tls.as_ref().is_some_and(|tls| tls.alpn != "h2") {
+            return Err(aborted("the origin does not speak HTTP/2 any more"));
+        }
+        self.handshake(upstream).await
+    }
+
+    async fn handshake(&self, upstream: Upstream) -> Result<Live, DialError> {
+        let Upstream { io, address, tls, timings } = upstream;
+        let (sender, connection) = builder().handshake(io).await.map_err(|error| aborted(&error.to_string()))?;
+        let drain = self.service.drain.clone();
+        self.service.drain.tracker().spawn(async move {
+            tokio::select! {
+                // How it ends is told to its streams.
+                _ = connection => {}
+                () = drain.deadline() => {}
+            }
+        });
+        Ok(Live { sender, address, tls, dialled: Mutex::new(Some(timings)) })
+    }
+}
+
+fn builder() -> client::Builder {
+    let mut builder = client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .max_header_list_size(HEADER_LIST_MAX)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+fn aborted(detail: &str) -> DialError {
+    DialError { code: error_code::UPSTREAM_ABORTED, detail: detail.to_owned(), dns_us: None }
+}
+
+/// Locks `mutex`; nothing that it guards can be left half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,144 @@
+use proxyplane_record::{Flags, error_code};
+use tokio::sync::mpsc;
+
+use super::*;
+
+#[tokio::test]
+async fn a_clients_reset_reaches_the_origin_with_its_code() {
+    for whole in [true, false] {
+        let (told, mut codes) = mpsc::channel(1);
+        let address = answering(move |_, mut respond| {
+            let told = told.clone();
+            async move {
+                let mut stream = respond.send_response(ok(), false).unwrap();
+                stream.send_data(Bytes::from_static(b"begin"), false).unwrap();
+                let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+                told.send(reason).await.unwrap();
+            }
+        })
+        .await;
+        let bench = Bench::new(address).await;
+        let (response, mut request) = bench.send(bench.request("POST", b"/"), whole).await;
+        let mut response = response.await.unwrap();
+        assert_eq!(response.body_mut().data().await.unwrap().unwrap(), "begin");
+        request.send_reset(Reason::ENHANCE_YOUR_CALM);
+        assert_eq!(codes.recv().await.unwrap(), Reason::ENHANCE_YOUR_CALM);
+        let row = bench.rows().await.remove(0);
+        assert_eq!((&row.error[..], row.status, row.response_size), (error_code::STREAM_RESET.as_bytes(), 200, 5));
+        assert_eq!(&row.error_detail[..], b"the client reset the stream: ENHANCE_YOUR_CALM");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_reset_before_the_answer_reaches_the_origin() {
+    let (told, mut codes) = mpsc::channel(1);
+    let address = answering(move |_, mut respond| {
+        let told = told.clone();
+        async move {
+            told.send(None).await.unwrap();
+            told.send(Some(std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap())).await.unwrap();
+        }
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    let (_response, mut request) = bench.send(bench.request("GET", b"/"), true).await;
+    assert_eq!(codes.recv().await.unwrap(), None);
+    request.send_reset(Reason::CANCEL);
+    assert_eq!(codes.recv().await.unwrap(), Some(Reason::CANCEL));
+    assert_eq!(bench.rows().await[0].error, error_code::STREAM_RESET);
+}
+
+#[tokio::test]
+async fn an_origins_reset_reaches_the_client_with_its_code() {
+    let address = answering(|request, mut respond| async move {
+        if request.extensions().get::<RawTarget>().unwrap().path == "/early" {
+            return respond.send_reset(Reason::HTTP_1_1_REQUIRED);
+        }
+        let mut stream = respond.send_response(ok(), false).unwrap();
+        stream.send_data(Bytes::from_static(b"begin"), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.send_reset(Reason::INTERNAL_ERROR);
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    assert_eq!(bench.get(b"/early").await.unwrap_err().reason(), Some(Reason::HTTP_1_1_REQUIRED));
+    assert_eq!(bench.get(b"/late").await.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
+    let rows = bench.rows().await;
+    assert_eq!((&rows[0].error[..], rows[0].status), (error_code::STREAM_RESET.as_bytes(), 0));
+    assert_eq!((&rows[1].error[..], rows[1].status), (error_code::STREAM_RESET.as_bytes(), 200));
+}
+
+#[tokio::test]
+async fn an_answer_before_the_requests_end_stops_the_request() {
+    let address = answering(|request, mut respond| async move {
+        let mut stream = respond.send_response(ok(), false).unwrap();
+        stream.send_data(Bytes::from_static(b"enough"), true).unwrap();
+        drop(request);
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    let (response, mut request) = bench.send(bench.request("POST", b"/"), false).await;
+    assert_eq!(Answer::read(response.await.unwrap()).await.unwrap().body, b"enough");
+    let reason = std::future::poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
+    assert_eq!(reason, Reason::NO_ERROR);
+    assert!(bench.rows().await[0].error.is_empty());
+}
+
+#[tokio::test]
+async fn an_origin_that_goes_away_is_told_by_502_before_the_answer_and_by_a_reset_inside_of_it() {
+    let address = origin(|mut connection| async move {
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let late = request.extensions().get::<RawTarget>().unwrap().path == "/late";
+        let _stream = late.then(|| {
+            let mut stream = respond.send_response(ok(), false).unwrap();
+            stream.send_data(Bytes::from_static(b"begin"), false).unwrap();
+            stream
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(50), connection.accept()).await;
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    let (response, _request) = bench.send(bench.request("POST", b"/early"), false).await;
+    let answer = Answer::read(response.await.unwrap()).await.unwrap();
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(answer.body.starts_with(b"proxyplane: upstream_aborted"));
+    drop(_request);
+    assert!(bench.get(b"/late").await.is_err());
+    let rows = bench.rows().await;
+    assert!(rows.iter().all(|row| row.error == error_code::UPSTREAM_ABORTED));
+    assert_eq!((rows[0].status, rows[0].flags & Flags::LOCAL_ANSWER != 0), (502, true));
+    assert_eq!((rows[1].status, rows[1].response_size), (200, 5));
+}
+
+#[tokio::test]
+async fn a_wrong_content_length_of_the_origin_is_an_error_for_the_client() {
+    let address = answering(|_, mut respond| async move {
+        let response = Response::builder().header("content-length", "100").body(()).unwrap();
+        let mut stream = respond.send_response(response, false).unwrap();
+        stream.send_data(Bytes::from_static(b"short"), true).unwrap();
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    assert!(bench.get(b"/").await.is_err());
+    assert_eq!(bench.rows().await[0].error, error_code::UPSTREAM_RESPONSE_REFUSED);
+}
+
+#[tokio::test]
+async fn refused_requests_are_answered_and_have_rows() {
+    let address = answering(|_, mut respond| async move {
+        respond.send_response(ok(), true).unwrap();
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    let mut large = bench.request("GET", b"/");
+    large.headers_mut().insert("x-large", vec![b'x'; limits::HEAD_BYTES_MAX].try_into().unwrap());
+    let (response, _) = bench.send(large, true).await;
+    assert_eq!(response.await.unwrap().status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let connect = Request::connect("elsewhere.test:443").body(()).unwrap();
+    let (response, _) = bench.send(connect, false).await;
+    assert_eq!(response.await.unwrap().status(), StatusCode::NOT_IMPLEMENTED);
+    let rows = bench.rows().await;
+    assert_eq!((&rows[0].error[..], rows[0].status), (error_code::REQUEST_HEAD_TOO_LARGE.as_bytes(), 431));
+    assert_eq!((&rows[1].error[..], rows[1].status), (error_code::REQUEST_REFUSED.as_bytes(), 501));
+    assert_eq!(&rows[1].request_head[..], b":method: CONNECT\r\n:authority: elsewhere.test:443\r\n");
+}
