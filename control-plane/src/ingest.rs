@@ -81,7 +81,11 @@ impl Ingest {
     pub fn start(db: Db, hub: Hub, lease: Option<Uuid>, lifecycle: &Lifecycle) -> IngestHandle {
         let queue = Arc::new(Queue::default());
         let health = watch::Sender::new(Health::Ready);
-        let handle = IngestHandle { queue: queue.clone(), hub: hub.clone(), health: health.subscribe() };
+        let handle = IngestHandle {
+            queue: queue.clone(),
+            hub: hub.clone(),
+            health: health.subscribe(),
+        };
         let soft = lifecycle.soft().clone();
         lifecycle.spawn(soft.run_until_cancelled_owned(keeper::keep(db.clone())));
         let committer = Committer::new(db, hub, queue, health, lease);
@@ -106,11 +110,19 @@ impl IngestHandle {
     pub async fn open(&self, source: Source) -> Result<IngestSession, IngestError> {
         let answer = self.queue.open(source)?;
         let ticket = answer.await.map_err(|_| IngestError::Over)?;
-        Ok(IngestSession { source, ticket, queue: self.queue.clone(), hub: self.hub.clone() })
+        Ok(IngestSession {
+            source,
+            ticket,
+            queue: self.queue.clone(),
+            hub: self.hub.clone(),
+        })
     }
 
     /// Closes what a dead instance left open as `worker_lost`, after its last record is committed. Returns at once.
-    #[expect(clippy::unused_async, reason = "callers await it: whether closing waits is ingest's affair")]
+    #[expect(
+        clippy::unused_async,
+        reason = "callers await it: whether closing waits is ingest's affair"
+    )]
     pub async fn close_epoch(&self, epoch: Epoch) {
         self.queue.close(epoch);
     }

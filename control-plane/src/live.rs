@@ -168,7 +168,9 @@ impl Hub {
         if exchange.websocket.is_none() {
             return;
         }
-        let row = self.row(source, exchange).and_then(|row| WebSocketRow::of_record(exchange, &row));
+        let row = self
+            .row(source, exchange)
+            .and_then(|row| WebSocketRow::of_record(exchange, &row));
         if let Some(row) = row {
             self.tell(source, &event(Arc::new(row)));
         }
@@ -187,7 +189,9 @@ impl Hub {
     /// The summary row of a record.
     pub(crate) fn row(&self, source: Source, exchange: &Exchange) -> Option<ExchangeRow> {
         let mut row = ExchangeRow::of_record(exchange, source.workspace_id, source.service_id)?;
-        row.service_name = lock(&self.0.names).get(&source.service_id).map(|name| name.as_ref().to_owned());
+        row.service_name = lock(&self.0.names)
+            .get(&source.service_id)
+            .map(|name| name.as_ref().to_owned());
         Some(row)
     }
 

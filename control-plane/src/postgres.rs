@@ -34,7 +34,10 @@ const WATCH: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     /// No usable server is installed.
-    #[error("no Postgres server, version 14 or later, is installed: {}; or give --database-url", install::HINT)]
+    #[error(
+        "no Postgres server, version 14 or later, is installed: {}; or give --database-url",
+        install::HINT
+    )]
     NotInstalled,
     /// The data were made by a version that is no longer installed.
     #[error(
@@ -51,7 +54,9 @@ pub enum PostgresError {
     #[error("Postgres does not run as root, and there is neither a user 'postgres' nor 'nobody'")]
     NoAccount,
     /// The account cannot get to the data directory.
-    #[error("user '{account}' cannot enter {path}, so Postgres cannot run there: choose another --data-dir or chmod o+x it")]
+    #[error(
+        "user '{account}' cannot enter {path}, so Postgres cannot run there: choose another --data-dir or chmod o+x it"
+    )]
     Unreachable {
         /// Whom Postgres runs as.
         account: String,
@@ -107,7 +112,10 @@ impl Postgres {
         let reused = cluster.run().await?;
         let options = cluster.connect().await?;
         info!(version = cluster.version(), reused, socket = %cluster.socket().display(), "private Postgres is ready");
-        Ok(Self { cluster: Arc::new(cluster), options })
+        Ok(Self {
+            cluster: Arc::new(cluster),
+            options,
+        })
     }
 
     /// How to connect to our database.
@@ -126,7 +134,10 @@ impl Postgres {
             }
             warn!("the private Postgres is gone; starting it again");
             if let Err(error) = self.cluster.run().await {
-                warn!(error = &error as &dyn std::error::Error, "the private Postgres could not be started");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the private Postgres could not be started"
+                );
             }
         }
     }

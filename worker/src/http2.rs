@@ -9,10 +9,7 @@ mod head;
 mod origin;
 mod pump;
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server};
@@ -71,7 +68,14 @@ where
     let handshake = builder().handshake::<_, Bytes>(client);
     // Who does not finish the preface has asked for nothing.
     if let Ok(Ok(connection)) = timeout(limits::HEAD_TIMEOUT, handshake).await {
-        Client { shared, connection, exchanges: JoinSet::new(), resets: Budget::default() }.serve().await;
+        Client {
+            shared,
+            connection,
+            exchanges: JoinSet::new(),
+            resets: Budget::default(),
+        }
+        .serve()
+        .await;
     }
 }
 

@@ -50,7 +50,13 @@ pub(crate) fn service() -> Arc<Service> {
     let (capture, drain) = capture();
     let spec = CaptureSpec::default();
     let tls = Tls::build(&spec, TestCa::new("Test root").authority()).unwrap();
-    let config =
-        ServiceConfig { revision: 1, name: "test".to_owned(), verbose: false, spec, control_addresses: Vec::new(), tls };
+    let config = ServiceConfig {
+        revision: 1,
+        name: "test".to_owned(),
+        verbose: false,
+        spec,
+        control_addresses: Vec::new(),
+        tls,
+    };
     Service::new(config, capture, drain, Vec::new())
 }

@@ -5,12 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use proxyplane_record::{Complete, Exchange, Kind, Side};
 use uuid::Uuid;
 
-use super::{
-    Source,
-    copy::CopyBuffer,
-    queue::Item,
-    rows,
-};
+use super::{Source, copy::CopyBuffer, queue::Item, rows};
 use crate::{
     live::Hub,
     store::{
@@ -86,7 +81,15 @@ impl Batch {
         }
         let mut begun: Vec<_> = self.begun.drain().collect();
         begun.sort_unstable_by_key(|(id, _)| *id);
-        for (id, Begun { source, exchange, ended }) in begun {
+        for (
+            id,
+            Begun {
+                source,
+                exchange,
+                ended,
+            },
+        ) in begun
+        {
             if !ended {
                 self.opened.0.push(Uuid::from_bytes(id));
                 self.opened.1.push(source.epoch.0);
@@ -153,12 +156,25 @@ impl Batch {
                     return Err("the exchange began already");
                 }
                 self.stored(source);
-                self.begun.insert(id, Begun { source, exchange, ended: false });
+                self.begun.insert(
+                    id,
+                    Begun {
+                        source,
+                        exchange,
+                        ended: false,
+                    },
+                );
             }
             Kind::End(exchange) => {
                 let id = self.day_of(&exchange.id, today)?;
                 match self.begun.get_mut(&id) {
-                    Some(begun) => *begun = Begun { source, exchange, ended: true },
+                    Some(begun) => {
+                        *begun = Begun {
+                            source,
+                            exchange,
+                            ended: true,
+                        }
+                    }
                     None => {
                         self.ended.push(Uuid::from_bytes(id));
                         self.exchange(source, &id, &exchange, hub);
@@ -182,7 +198,10 @@ impl Batch {
         let id = self.day_of(&complete.exchange.id, today)?;
         self.stored(source);
         self.exchange(source, &id, &complete.exchange, hub);
-        for (side, body) in [(Side::Request, &complete.request_body), (Side::Response, &complete.response_body)] {
+        for (side, body) in [
+            (Side::Request, &complete.request_body),
+            (Side::Response, &complete.response_body),
+        ] {
             if !body.is_empty() {
                 rows::body(&mut self.bodies, &id, side, 0, body);
             }
@@ -191,7 +210,8 @@ impl Batch {
     }
 
     fn exchange(&mut self, source: Source, id: &[u8; 16], exchange: &Exchange, hub: &Hub) {
-        self.positions.push(rows::exchange(&mut self.exchanges, source, id, exchange));
+        self.positions
+            .push(rows::exchange(&mut self.exchanges, source, id, exchange));
         rows::heads(&mut self.heads, id, exchange);
         if let Some(socket) = &exchange.websocket {
             rows::websocket(&mut self.websockets, source, id, socket);

@@ -60,15 +60,19 @@ struct Part {
 }
 
 impl Committer {
-    pub(super) fn new(
-        db: Db,
-        hub: Hub,
-        queue: Arc<Queue>,
-        health: watch::Sender<Health>,
-        lease: Option<Uuid>,
-    ) -> Self {
+    pub(super) fn new(db: Db, hub: Hub, queue: Arc<Queue>, health: watch::Sender<Health>, lease: Option<Uuid>) -> Self {
         let (batch, days) = (Batch::new(), HashSet::new());
-        Self { db, hub, queue, health, lease, connection: None, batch, days, backoff: BACKOFF_FIRST }
+        Self {
+            db,
+            hub,
+            queue,
+            health,
+            lease,
+            connection: None,
+            batch,
+            days,
+            backoff: BACKOFF_FIRST,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -110,7 +114,11 @@ impl Committer {
 
     /// Commits all of it, whatever it takes; halves what Postgres refuses until one record is left.
     async fn commit(&mut self, items: Vec<Item>) {
-        let mut parts = vec![Part { items, refused: None, partitions_checked: false }];
+        let mut parts = vec![Part {
+            items,
+            refused: None,
+            partitions_checked: false,
+        }];
         while let Some(mut part) = parts.pop() {
             if part.items.is_empty() {
                 continue;
@@ -125,7 +133,11 @@ impl Committer {
                         continue;
                     }
                     let later = part.items.split_off(part.items.len() / 2);
-                    parts.push(Part { items: later, refused: None, partitions_checked: false });
+                    parts.push(Part {
+                        items: later,
+                        refused: None,
+                        partitions_checked: false,
+                    });
                     parts.push(part);
                 }
                 Err(Failure::NoPartition(_)) if !part.partitions_checked => {
@@ -186,7 +198,11 @@ impl Committer {
 
     /// Learns from the database what is committed, and drops that from what is still to be done.
     async fn resume(&mut self, parts: &mut [Part]) {
-        let mut epochs: Vec<Uuid> = parts.iter().flat_map(|part| &part.items).map(|item| item.source.epoch.0).collect();
+        let mut epochs: Vec<Uuid> = parts
+            .iter()
+            .flat_map(|part| &part.items)
+            .map(|item| item.source.epoch.0)
+            .collect();
         epochs.dedup();
         let cursors = loop {
             let cursors = async {
@@ -206,9 +222,16 @@ impl Committer {
                 continue;
             };
             let of_epoch = |item: &Item| item.source.epoch.0 == epoch;
-            parts.iter_mut().for_each(|part| part.items.retain(|item| !of_epoch(item) || item.frame.seq >= cursor));
+            parts
+                .iter_mut()
+                .for_each(|part| part.items.retain(|item| !of_epoch(item) || item.frame.seq >= cursor));
             self.queue.acknowledge(Epoch(epoch), cursor);
-            let first = parts.iter().flat_map(|part| &part.items).filter(|item| of_epoch(item)).map(|i| i.frame.seq).min();
+            let first = parts
+                .iter()
+                .flat_map(|part| &part.items)
+                .filter(|item| of_epoch(item))
+                .map(|i| i.frame.seq)
+                .min();
             if first.is_some_and(|first| first > cursor) {
                 self.give_up(Epoch(epoch), parts, "its cursor went back");
             }
@@ -218,7 +241,9 @@ impl Committer {
     /// The session has to begin anew where the database says; the worker still has the records.
     fn give_up(&self, epoch: Epoch, parts: &mut [Part], why: &str) {
         error!(%epoch, why, "records of a worker do not follow on what is committed; its session ends");
-        parts.iter_mut().for_each(|part| part.items.retain(|item| item.source.epoch != epoch));
+        parts
+            .iter_mut()
+            .for_each(|part| part.items.retain(|item| item.source.epoch != epoch));
         self.queue.fail(epoch);
     }
 
@@ -240,7 +265,13 @@ impl Committer {
     async fn try_close(&mut self, epoch: Epoch) -> Result<Option<(u64, i64)>, Failure> {
         let db = connected(&mut self.connection, &self.db).await?;
         let mut transaction = db.begin().await?;
-        let lost = ingest::close(&mut transaction, epoch, WORKER_LOST, "the worker ended before the exchange did").await?;
+        let lost = ingest::close(
+            &mut transaction,
+            epoch,
+            WORKER_LOST,
+            "the worker ended before the exchange did",
+        )
+        .await?;
         let position = ingest::position(&mut *transaction).await?;
         transaction.commit().await?;
         Ok((lost > 0).then_some((lost, position)))
@@ -268,7 +299,9 @@ impl Committer {
 
     fn well(&mut self) {
         self.backoff = BACKOFF_FIRST;
-        let was_ill = self.health.send_if_modified(|health| std::mem::replace(health, Health::Ready) != Health::Ready);
+        let was_ill = self
+            .health
+            .send_if_modified(|health| std::mem::replace(health, Health::Ready) != Health::Ready);
         if was_ill {
             info!("ingest commits again");
         }
@@ -299,11 +332,26 @@ async fn make_days(db: &mut PgConnection, batch: &Batch, known: &mut HashSet<Day
 }
 
 async fn keep_reject(db: &mut PgConnection, item: &Item, reason: &str) -> Result<(), Failure> {
-    let Source { epoch, service_id, workspace_id } = item.source;
+    let Source {
+        epoch,
+        service_id,
+        workspace_id,
+    } = item.source;
     let seq = item.frame.seq;
     error!(%epoch, seq, %service_id, reason, "a record was refused; its bytes are in ingest_rejects");
     let payload = &item.frame.payload;
-    ingest::insert_reject(db, Reject { epoch, service_id, workspace_id, seq, payload, reason }).await?;
+    ingest::insert_reject(
+        db,
+        Reject {
+            epoch,
+            service_id,
+            workspace_id,
+            seq,
+            payload,
+            reason,
+        },
+    )
+    .await?;
     Ok(())
 }
 

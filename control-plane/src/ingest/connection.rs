@@ -31,7 +31,9 @@ pub(super) enum Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        let Some(database) = error.as_database_error() else { return Self::Again(error.to_string()) };
+        let Some(database) = error.as_database_error() else {
+            return Self::Again(error.to_string());
+        };
         let code = database.code().unwrap_or_default();
         // A row that fits no partition is a check violation without a constraint.
         if code == "23514" && database.constraint().is_none() {
@@ -54,7 +56,12 @@ impl From<StoreError> for Failure {
 }
 
 pub(super) async fn connect(db: &Db) -> Result<PgConnection, Failure> {
-    let options = db.connect_options().as_ref().clone().options(OPTIONS).application_name("proxyplane ingest");
+    let options = db
+        .connect_options()
+        .as_ref()
+        .clone()
+        .options(OPTIONS)
+        .application_name("proxyplane ingest");
     Ok(PgConnection::connect_with(&options.disable_statement_logging()).await?)
 }
 

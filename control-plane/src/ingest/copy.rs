@@ -20,7 +20,10 @@ pub(super) struct CopyBuffer {
 
 impl CopyBuffer {
     pub(super) fn new() -> Self {
-        let mut buffer = Self { data: BytesMut::new(), rows: 0 };
+        let mut buffer = Self {
+            data: BytesMut::new(),
+            rows: 0,
+        };
         buffer.clear();
         buffer
     }
@@ -106,13 +109,18 @@ impl CopyBuffer {
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.data.put_i32(i32::try_from(bytes.len()).expect("a record has at most 2 MiB"));
+        self.data
+            .put_i32(i32::try_from(bytes.len()).expect("a record has at most 2 MiB"));
         self.data.put_slice(bytes);
     }
 
     /// `bytea`; empty is NULL.
     pub(super) fn bytes_or_null(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() { self.null() } else { self.bytes(bytes) }
+        if bytes.is_empty() {
+            self.null()
+        } else {
+            self.bytes(bytes)
+        }
     }
 
     /// `text` in display form.
@@ -153,7 +161,8 @@ mod tests {
         buffer.bool(true);
         buffer.fill(at, 258);
         let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec();
-        expected.extend_from_slice(b"\0\x04\0\0\0\x08\0\0\0\0\0\0\x01\x02\0\0\0\x05a\\x00\xff\xff\xff\xff\0\0\0\x01\x01");
+        expected
+            .extend_from_slice(b"\0\x04\0\0\0\x08\0\0\0\0\0\0\x01\x02\0\0\0\x05a\\x00\xff\xff\xff\xff\0\0\0\x01\x01");
         expected.extend_from_slice(b"\xff\xff");
         assert_eq!(buffer.finish(), expected);
         buffer.clear();

@@ -26,7 +26,10 @@ pub(super) async fn keep(db: Db) {
         let pause = match round(&db).await {
             Ok(()) => ROUND,
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "could not make partitions ahead");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not make partitions ahead"
+                );
                 AGAIN
             }
         };

@@ -123,7 +123,11 @@ impl Queue {
             inner.bytes -= former.bytes;
             former.room.notify_one();
         }
-        Ticket { number, acked: receiver, room }
+        Ticket {
+            number,
+            acked: receiver,
+            room,
+        }
     }
 
     pub(super) async fn push(&self, epoch: Epoch, ticket: &Ticket, frames: Vec<Frame>) -> Result<(), IngestError> {
@@ -156,7 +160,10 @@ impl Queue {
                 continue;
             }
             if frame.seq > lane.expected {
-                return Err(IngestError::Gap { expected: lane.expected, got: frame.seq });
+                return Err(IngestError::Gap {
+                    expected: lane.expected,
+                    got: frame.seq,
+                });
             }
             lane.expected += 1;
             lane.bytes += frame.payload.len();
@@ -200,7 +207,9 @@ impl Queue {
     /// Everything below `next_seq` of this instance is committed.
     pub(super) fn acknowledge(&self, epoch: Epoch, next_seq: u64) {
         let mut inner = self.lock();
-        let Some(lane) = inner.lanes.get_mut(&epoch) else { return };
+        let Some(lane) = inner.lanes.get_mut(&epoch) else {
+            return;
+        };
         lane.acked.send_if_modified(|acked| {
             let later = next_seq > *acked;
             *acked = next_seq.max(*acked);
@@ -273,12 +282,21 @@ impl Inner {
         let mut items = Vec::with_capacity(BATCH_RECORDS.min(256));
         self.turn = self.turn.wrapping_add(1);
         let start = self.turn % self.lanes.len();
-        let order: Vec<Epoch> = self.lanes.keys().cycle().skip(start).take(self.lanes.len()).copied().collect();
+        let order: Vec<Epoch> = self
+            .lanes
+            .keys()
+            .cycle()
+            .skip(start)
+            .take(self.lanes.len())
+            .copied()
+            .collect();
         for epoch in order {
             if items.len() >= BATCH_RECORDS {
                 break;
             }
-            let Some(lane) = self.lanes.get_mut(&epoch) else { continue };
+            let Some(lane) = self.lanes.get_mut(&epoch) else {
+                continue;
+            };
             self.bytes -= lane.take(records, bytes, &mut items);
             if lane.left && lane.frames.is_empty() {
                 self.lanes.remove(&epoch);
@@ -299,7 +317,10 @@ impl Lane {
             let Some(frame) = self.frames.pop_front() else { break };
             taken += 1;
             size += frame.payload.len();
-            items.push(Item { source: self.source, frame });
+            items.push(Item {
+                source: self.source,
+                frame,
+            });
         }
         self.bytes -= size;
         size

@@ -27,7 +27,13 @@ pub(super) fn exchange(rows: &mut CopyBuffer, source: Source, id: &[u8; 16], exc
     rows.small_or_null(exchange.response_version);
     rows.bool(exchange.request_truncated);
     rows.bool(exchange.response_truncated);
-    for text in [&exchange.client, &exchange.method, &exchange.scheme, &exchange.host, &exchange.path] {
+    for text in [
+        &exchange.client,
+        &exchange.method,
+        &exchange.scheme,
+        &exchange.host,
+        &exchange.path,
+    ] {
         rows.text(text);
     }
     match &exchange.query {
@@ -60,7 +66,12 @@ pub(super) fn heads(rows: &mut CopyBuffer, id: &[u8; 16], exchange: &Exchange) {
         rows.bytes_or_null(bytes);
     }
     let timings = &exchange.timings;
-    for step in [timings.dns_us, timings.connect_us, timings.tls_us, timings.first_byte_us] {
+    for step in [
+        timings.dns_us,
+        timings.connect_us,
+        timings.tls_us,
+        timings.first_byte_us,
+    ] {
         rows.optional_count(step);
     }
     rows.text_or_null(&exchange.origin_address);

@@ -41,17 +41,35 @@ impl Subscription {
         let missed = Arc::new(AtomicU64::new(0));
         hub.0.watched.fetch_add(1, Ordering::AcqRel);
         if !filter.stored_only {
-            lock(&hub.0.lossy).push(Lossy { filter, events: sender, missed: missed.clone() });
-            hub.0.interest.send_if_modified(|interest| !std::mem::replace(interest, true));
+            lock(&hub.0.lossy).push(Lossy {
+                filter,
+                events: sender,
+                missed: missed.clone(),
+            });
+            hub.0
+                .interest
+                .send_if_modified(|interest| !std::mem::replace(interest, true));
         }
         let committed = hub.0.committed.subscribe();
         let ready = VecDeque::new();
-        Self { hub: hub.clone(), filter, seen: 0, target: 0, ready, events, missed, committed }
+        Self {
+            hub: hub.clone(),
+            filter,
+            seen: 0,
+            target: 0,
+            ready,
+            events,
+            missed,
+            committed,
+        }
     }
 
     /// The live part begins at `position`; a later `after_position` is of another database and means the same.
     pub(super) fn begin(&mut self, position: i64) {
-        self.seen = self.filter.after_position.map_or(position, |after| after.clamp(0, position));
+        self.seen = self
+            .filter
+            .after_position
+            .map_or(position, |after| after.clamp(0, position));
         self.target = position;
         self.ready.push_back(Event::Subscribed(position));
     }
@@ -95,7 +113,9 @@ impl Subscription {
         match after {
             After::Rows(rows) if !rows.is_empty() => {
                 self.seen = rows.last().map_or(self.seen, |row| row.position);
-                let mine = rows.into_iter().filter(|row| self.filter.matches(row.workspace_id, row.service_id));
+                let mine = rows
+                    .into_iter()
+                    .filter(|row| self.filter.matches(row.workspace_id, row.service_id));
                 self.ready.extend(mine.map(Event::Stored));
             }
             After::Rows(_) => self.read_back(self.target).await?,
@@ -106,10 +126,20 @@ impl Subscription {
 
     async fn read_back(&mut self, to: i64) -> Result<(), StoreError> {
         let to = to.min(self.seen + FROM_DATABASE);
-        let Filter { service_id, workspace_id, .. } = self.filter;
-        let span = Span { after: self.seen, to, service_id, workspace_id };
+        let Filter {
+            service_id,
+            workspace_id,
+            ..
+        } = self.filter;
+        let span = Span {
+            after: self.seen,
+            to,
+            service_id,
+            workspace_id,
+        };
         let rows = exchanges::committed(&self.hub.0.db, span).await?;
-        self.ready.extend(rows.into_iter().map(|row| Event::Stored(Arc::new(row))));
+        self.ready
+            .extend(rows.into_iter().map(|row| Event::Stored(Arc::new(row))));
         self.seen = to;
         Ok(())
     }
@@ -121,7 +151,10 @@ impl Drop for Subscription {
         let mut lossy = lock(&self.hub.0.lossy);
         lossy.retain(|subscriber| !Arc::ptr_eq(&subscriber.missed, &self.missed));
         if lossy.is_empty() {
-            self.hub.0.interest.send_if_modified(|interest| std::mem::replace(interest, false));
+            self.hub
+                .0
+                .interest
+                .send_if_modified(|interest| std::mem::replace(interest, false));
         }
     }
 }

@@ -30,13 +30,21 @@ impl Account {
         }
         let found = CANDIDATES.iter().find_map(|name| User::from_name(name).ok().flatten());
         let user = found.ok_or(PostgresError::NoAccount)?;
-        Ok(Self::Other { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+        Ok(Self::Other {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+        })
     }
 
     /// A command that runs as the account, with nothing of our environment: PG… variables would change what it does.
     pub(super) fn command(&self, program: &Path, directory: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir(directory);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .current_dir(directory);
         if let Self::Other { uid, gid, .. } = self {
             // Supplementary groups are dropped with the change of uid.
             command.uid(*uid).gid(*gid);
@@ -46,7 +54,9 @@ impl Account {
 
     /// Gives a file or directory to the account.
     pub(super) fn give(&self, path: &Path) -> Result<(), PostgresError> {
-        let Self::Other { uid, gid, .. } = self else { return Ok(()) };
+        let Self::Other { uid, gid, .. } = self else {
+            return Ok(());
+        };
         chown(path, Some(*uid), Some(*gid)).map_err(path_error("chown", path))
     }
 
@@ -60,7 +70,9 @@ impl Account {
 
     /// Can the account get to `path`? Only what ordinary modes say; the server's own error says the rest.
     pub(super) fn check_reaches(&self, path: &Path) -> Result<(), PostgresError> {
-        let Self::Other { name, uid, gid } = self else { return Ok(()) };
+        let Self::Other { name, uid, gid } = self else {
+            return Ok(());
+        };
         for directory in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
             let found = fs::metadata(directory).map_err(path_error("look at", directory))?;
             let bit = if found.uid() == *uid {
@@ -71,7 +83,10 @@ impl Account {
                 0o001
             };
             if found.mode() & bit == 0 {
-                return Err(PostgresError::Unreachable { account: name.clone(), path: directory.to_owned() });
+                return Err(PostgresError::Unreachable {
+                    account: name.clone(),
+                    path: directory.to_owned(),
+                });
             }
         }
         Ok(())

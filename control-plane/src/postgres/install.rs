@@ -28,10 +28,16 @@ impl Install {
     pub(super) fn find(data: &Path, version: Option<u32>) -> Result<Self, PostgresError> {
         let found = installed();
         match version {
-            None => found.into_iter().max_by_key(|install| install.version).ok_or(PostgresError::NotInstalled),
+            None => found
+                .into_iter()
+                .max_by_key(|install| install.version)
+                .ok_or(PostgresError::NotInstalled),
             Some(version) => {
                 let same = found.into_iter().find(|install| install.version == version);
-                same.ok_or_else(|| PostgresError::VersionGone { data: data.to_owned(), version })
+                same.ok_or_else(|| PostgresError::VersionGone {
+                    data: data.to_owned(),
+                    version,
+                })
             }
         }
     }
@@ -51,11 +57,17 @@ fn installed() -> Vec<Install> {
         directories.extend(named.map(|entry| entry.path().join("bin")));
     }
     directories.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    directories.into_iter().filter_map(install_in).filter(|install| install.version >= OLDEST).collect()
+    directories
+        .into_iter()
+        .filter_map(install_in)
+        .filter(|install| install.version >= OLDEST)
+        .collect()
 }
 
 fn install_in(bin: PathBuf) -> Option<Install> {
-    let complete = ["postgres", "initdb", "pg_ctl"].iter().all(|program| bin.join(program).is_file());
+    let complete = ["postgres", "initdb", "pg_ctl"]
+        .iter()
+        .all(|program| bin.join(program).is_file());
     if !complete {
         return None;
     }
@@ -77,7 +89,10 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_they_are_printed() {
-        assert_eq!(major("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n"), Some(15));
+        assert_eq!(
+            major("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n"),
+            Some(15)
+        );
         assert_eq!(major("postgres (PostgreSQL) 18beta1\n"), Some(18));
         assert_eq!(major("nonsense"), None);
     }

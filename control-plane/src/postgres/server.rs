@@ -52,7 +52,10 @@ impl Cluster {
             let output = last_lines(log.get(usize::try_from(before).unwrap_or(0)..).unwrap_or(&log));
             // Backends of a killed server notice after a moment that it is gone.
             if !output.contains("still in use") || Instant::now() >= deadline {
-                return Err(PostgresError::Failed { program: "postgres", output });
+                return Err(PostgresError::Failed {
+                    program: "postgres",
+                    output,
+                });
             }
             sleep(POLL).await;
         }
@@ -60,11 +63,16 @@ impl Cluster {
 
     /// Is the process there that holds the data? A file that a dead one left names a pid that is gone or another's.
     pub(super) fn is_running(&self) -> bool {
-        let Ok(text) = fs::read_to_string(self.data.join("postmaster.pid")) else { return false };
-        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { return false };
+        let Ok(text) = fs::read_to_string(self.data.join("postmaster.pid")) else {
+            return false;
+        };
+        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
+            return false;
+        };
         let alive = matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
         // Its working directory is its data directory.
-        let here = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.data || same(&cwd, &self.data));
+        let here =
+            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.data || same(&cwd, &self.data));
         alive && here
     }
 
@@ -99,8 +107,17 @@ impl Cluster {
     /// Was the server built with lz4?
     async fn has_lz4(&self) -> Result<bool, PostgresError> {
         let mut postgres = self.account.command(&self.install.program("postgres"), &self.data);
-        postgres.arg("-D").arg(&self.data).args(["-c", "default_toast_compression=lz4", "-C", "default_toast_compression"]);
-        let output = postgres.stdin(Stdio::null()).output().await.map_err(io_error("run postgres"))?;
+        postgres.arg("-D").arg(&self.data).args([
+            "-c",
+            "default_toast_compression=lz4",
+            "-C",
+            "default_toast_compression",
+        ]);
+        let output = postgres
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(io_error("run postgres"))?;
         Ok(output.status.success())
     }
 
@@ -112,11 +129,17 @@ impl Cluster {
             return Ok(());
         }
         warn!("the private Postgres did not stop in time; stopping it at once");
-        let stopped = self.pg_ctl(&["stop", "--mode=immediate", "--wait"], STOP).await?.success();
+        let stopped = self
+            .pg_ctl(&["stop", "--mode=immediate", "--wait"], STOP)
+            .await?
+            .success();
         if stopped || !self.is_running() {
             return Ok(());
         }
-        Err(PostgresError::Failed { program: "pg_ctl stop", output: self.log_end() })
+        Err(PostgresError::Failed {
+            program: "pg_ctl stop",
+            output: self.log_end(),
+        })
     }
 
     /// `pg_ctl` puts the server into a session of its own and leaves it our log file as standard error.
@@ -159,7 +182,10 @@ async fn make_database(connection: &mut PgConnection) -> Result<(), sqlx::Error>
 fn passes(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => {
-            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+            )
         }
         sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
         _ => false,
@@ -175,5 +201,8 @@ pub(super) fn last_lines(output: &[u8]) -> String {
     let start = output.len().saturating_sub(SHOWN);
     let text = String::from_utf8_lossy(output.get(start..).unwrap_or_default());
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(8)..)
+        .unwrap_or_default()
+        .join("\n")
 }

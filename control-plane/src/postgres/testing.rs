@@ -36,7 +36,10 @@ pub(crate) async fn database() -> Db {
 
 /// Places for a server in a new temporary directory.
 pub(crate) fn places() -> (tempfile::TempDir, Places) {
-    let directory = tempfile::Builder::new().prefix("proxyplane-test").tempdir_in("/tmp").unwrap();
+    let directory = tempfile::Builder::new()
+        .prefix("proxyplane-test")
+        .tempdir_in("/tmp")
+        .unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).unwrap();
     let sub = |name: &str, mode| {
         let path = directory.path().join(name);
@@ -45,7 +48,12 @@ pub(crate) fn places() -> (tempfile::TempDir, Places) {
         path
     };
     let (run, log, secrets) = (sub("run", 0o711), sub("log", 0o700), sub("secrets", 0o700));
-    let places = Places { root: directory.path().to_owned(), run, log, secrets };
+    let places = Places {
+        root: directory.path().to_owned(),
+        run,
+        log,
+        secrets,
+    };
     (directory, places)
 }
 
@@ -59,13 +67,22 @@ async fn serve() -> Server {
     let template = PgPool::connect_with(options.clone().database(TEMPLATE)).await.unwrap();
     store::migrate(&template).await.unwrap();
     template.close().await;
-    Server { options, _undertaker: undertaker }
+    Server {
+        options,
+        _undertaker: undertaker,
+    }
 }
 
 fn undertaker(places: &Places) -> Child {
     let script = r#"read -r _; kill -INT "$(head -n 1 "$0/pg/data/postmaster.pid")"
         while [ -e "$0/pg/data/postmaster.pid" ]; do sleep 0.05; done; rm -rf "$0""#;
-    let mut child = Command::new("sh").arg("-c").arg(script).arg(&places.root).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg(&places.root)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.as_mut().unwrap().flush().unwrap();
     child
 }

@@ -43,7 +43,9 @@ async fn the_private_server_is_started_reused_restarted_and_stopped() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), restarted).await.expect("a server that was killed is started again");
+    tokio::time::timeout(Duration::from_secs(20), restarted)
+        .await
+        .expect("a server that was killed is started again");
     keeper.abort();
 
     postgres.stop().await.unwrap();

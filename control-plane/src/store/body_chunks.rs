@@ -28,12 +28,7 @@ impl Chunk {
 /// The next pieces of a body from position `from` on, in order; empty at its end.
 ///
 /// A body is read by calls, not by one open query, so that a slow reader holds no connection.
-pub async fn read(
-    db: impl PgExecutor<'_>,
-    id: ExchangeId,
-    side: Side,
-    from: u64,
-) -> Result<Vec<Chunk>, StoreError> {
+pub async fn read(db: impl PgExecutor<'_>, id: ExchangeId, side: Side, from: u64) -> Result<Vec<Chunk>, StoreError> {
     let rows = sqlx::query!(
         "SELECT chunk_start, data FROM body_chunks WHERE exchange_id = $1 AND side = $2 AND chunk_start >= $3
          ORDER BY chunk_start LIMIT $4",
@@ -44,5 +39,11 @@ pub async fn read(
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(|row| Chunk { start: row.chunk_start.cast_unsigned(), data: row.data }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| Chunk {
+            start: row.chunk_start.cast_unsigned(),
+            data: row.data,
+        })
+        .collect())
 }

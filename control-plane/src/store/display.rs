@@ -29,7 +29,9 @@ pub fn display(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 fn escape(bytes: &[u8], shown: &mut String) {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
     for byte in bytes {
         shown.push_str("\\x");
         shown.push(DIGITS[usize::from(byte >> 4)]);

@@ -58,13 +58,20 @@ impl StoreError {
 
     /// A stored value that this build cannot read.
     pub(crate) fn corrupt(column: &str, why: impl std::fmt::Display) -> Self {
-        Self::Fault(sqlx::Error::ColumnDecode { index: column.to_owned(), source: why.to_string().into() })
+        Self::Fault(sqlx::Error::ColumnDecode {
+            index: column.to_owned(),
+            source: why.to_string().into(),
+        })
     }
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if is_away(&error) { Self::Unavailable(error) } else { Self::Fault(error) }
+        if is_away(&error) {
+            Self::Unavailable(error)
+        } else {
+            Self::Fault(error)
+        }
     }
 }
 
@@ -77,9 +84,9 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Tls(_) => true,
         // 08: connection, 53: out of disk, memory or connections, 57: shutdown, start-up or cancelled by the operator.
-        sqlx::Error::Database(error) => {
-            error.code().is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class)))
-        }
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
         _ => false,
     }
 }

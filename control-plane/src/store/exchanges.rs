@@ -14,8 +14,8 @@ use super::{
 
 mod row;
 
-pub use row::{ExchangeRow, url};
 pub(crate) use row::time_of;
+pub use row::{ExchangeRow, url};
 
 /// Between the time in an id and `started_at`. Both are taken when an exchange begins, but ids never go back, so after
 /// a clock was set back they run ahead.
@@ -55,7 +55,13 @@ impl ExchangeFilter {
         let nanoseconds = |time: Option<OffsetDateTime>| time.map(|time| time.unix_timestamp_nanos().to_string());
         let ids = (self.service_id, self.workspace_id);
         let texts = (self.method.clone(), self.host.clone());
-        (ids, texts, (self.status_min, self.status_max), nanoseconds(self.since), nanoseconds(self.until))
+        (
+            ids,
+            texts,
+            (self.status_min, self.status_max),
+            nanoseconds(self.since),
+            nanoseconds(self.until),
+        )
     }
 }
 
@@ -119,7 +125,9 @@ fn push_owner(query: &mut QueryBuilder<Postgres>, service: Option<ServiceId>, wo
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &ExchangeFilter) {
     push_owner(query, filter.service_id, filter.workspace_id);
     if let Some(method) = &filter.method {
-        query.push(" AND e.method = ").push_bind(display(method.as_bytes()).into_owned());
+        query
+            .push(" AND e.method = ")
+            .push_bind(display(method.as_bytes()).into_owned());
     }
     if let Some(host) = &filter.host {
         push_host(query, &host.to_lowercase());
@@ -151,7 +159,11 @@ fn push_host(query: &mut QueryBuilder<Postgres>, host: &str) {
     match host.strip_prefix('*') {
         Some(suffix) if suffix.starts_with('.') => {
             let length = i32::try_from(suffix.chars().count()).unwrap_or(i32::MAX);
-            query.push(" AND right(lower(e.host), ").push_bind(length).push(") = ").push_bind(suffix.to_owned());
+            query
+                .push(" AND right(lower(e.host), ")
+                .push_bind(length)
+                .push(") = ")
+                .push_bind(suffix.to_owned());
             query.push(" AND length(e.host) > ").push_bind(length);
         }
         _ => {
@@ -161,9 +173,10 @@ fn push_host(query: &mut QueryBuilder<Postgres>, host: &str) {
 }
 
 /// Not kept as a prepared statement: a plan made for other values would scan the wrong index.
-async fn fetch(
-    db: impl PgExecutor<'_>,
-    mut query: QueryBuilder<Postgres>,
-) -> Result<Vec<ExchangeRow>, StoreError> {
-    Ok(query.build_query_as::<ExchangeRow>().persistent(false).fetch_all(db).await?)
+async fn fetch(db: impl PgExecutor<'_>, mut query: QueryBuilder<Postgres>) -> Result<Vec<ExchangeRow>, StoreError> {
+    Ok(query
+        .build_query_as::<ExchangeRow>()
+        .persistent(false)
+        .fetch_all(db)
+        .await?)
 }

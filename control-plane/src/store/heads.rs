@@ -7,7 +7,10 @@ use super::StoreError;
 
 /// What is known of an exchange beside its summary. Bytes are exact, texts in display form; absent ones are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of ExchangeDetail in traffic.proto, which says what each is")]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of ExchangeDetail in traffic.proto, which says what each is"
+)]
 pub struct HeadsRow {
     pub request_head: Option<Vec<u8>>,
     pub response_head: Option<Vec<u8>>,

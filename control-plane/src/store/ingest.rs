@@ -20,8 +20,7 @@ pub const COPY_HEADS: &str = "COPY heads (exchange_id, request_head, response_he
     client_tls_version, client_tls_cipher, client_tls_alpn, client_tls_sni, origin_tls_version, origin_tls_cipher, \
     origin_tls_alpn, origin_tls_sni) FROM STDIN (FORMAT binary)";
 /// As above.
-pub const COPY_BODY_CHUNKS: &str =
-    "COPY body_chunks (exchange_id, chunk_start, side, data) FROM STDIN (FORMAT binary)";
+pub const COPY_BODY_CHUNKS: &str = "COPY body_chunks (exchange_id, chunk_start, side, data) FROM STDIN (FORMAT binary)";
 /// As above.
 pub const COPY_WEBSOCKETS: &str = "COPY websocket_connections (exchange_id, workspace_id, service_id, opened_at, \
     closed_at, messages_from_client, messages_from_server, bytes_from_client, bytes_from_server, close_code, \
@@ -62,11 +61,7 @@ pub enum Advanced {
 }
 
 /// Locks and advances cursors, counters and position in one statement.
-pub async fn advance(
-    db: &mut PgConnection,
-    advance: &Advance,
-    lease: Option<Uuid>,
-) -> Result<Advanced, sqlx::Error> {
+pub async fn advance(db: &mut PgConnection, advance: &Advance, lease: Option<Uuid>) -> Result<Advanced, sqlx::Error> {
     let row = sqlx::query!(
         r#"WITH cursors AS (
                UPDATE ingest_cursors c SET next_seq = w.next_seq
@@ -99,15 +94,23 @@ pub async fn advance(
 
 /// The last position that was given out and committed.
 pub async fn position(db: impl PgExecutor<'_>) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar!("SELECT position FROM ingest_state").fetch_one(db).await?)
+    Ok(sqlx::query_scalar!("SELECT position FROM ingest_state")
+        .fetch_one(db)
+        .await?)
 }
 
 /// Where the records of each of these instances are to resume; unknown ones are missing.
 pub async fn cursors(db: impl PgExecutor<'_>, epochs: &[Uuid]) -> Result<HashMap<Uuid, u64>, sqlx::Error> {
-    let rows = sqlx::query!("SELECT epoch, next_seq FROM ingest_cursors WHERE epoch = ANY($1)", epochs)
-        .fetch_all(db)
-        .await?;
-    Ok(rows.into_iter().map(|row| (row.epoch, row.next_seq.cast_unsigned())).collect())
+    let rows = sqlx::query!(
+        "SELECT epoch, next_seq FROM ingest_cursors WHERE epoch = ANY($1)",
+        epochs
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.epoch, row.next_seq.cast_unsigned()))
+        .collect())
 }
 
 /// Where an instance is to resume; one that is new begins at 0.
@@ -131,7 +134,9 @@ pub async fn open(
 
 /// Instances that were never closed: those of a former control plane.
 pub async fn unclosed(db: impl PgExecutor<'_>) -> Result<Vec<Epoch>, StoreError> {
-    let epochs = sqlx::query_scalar!("SELECT epoch FROM ingest_cursors WHERE closed_at IS NULL").fetch_all(db).await?;
+    let epochs = sqlx::query_scalar!("SELECT epoch FROM ingest_cursors WHERE closed_at IS NULL")
+        .fetch_all(db)
+        .await?;
     Ok(epochs.into_iter().map(Epoch).collect())
 }
 
@@ -149,7 +154,9 @@ pub async fn insert_open(db: &mut PgConnection, exchanges: &[Uuid], epochs: &[Uu
 
 /// Removes the rows of exchanges that were open, for their final ones to be copied in.
 pub async fn delete_open(db: &mut PgConnection, exchanges: &[Uuid]) -> Result<(), sqlx::Error> {
-    let (Some(first), Some(last)) = (exchanges.iter().min(), exchanges.iter().max()) else { return Ok(()) };
+    let (Some(first), Some(last)) = (exchanges.iter().min(), exchanges.iter().max()) else {
+        return Ok(());
+    };
     // The bounds let Postgres leave out other days: it does not look into the array for that.
     sqlx::query!(
         "WITH o AS (DELETE FROM open_exchanges WHERE exchange_id = ANY($1)),
@@ -203,16 +210,16 @@ pub async fn insert_reject(db: &mut PgConnection, reject: Reject<'_>) -> Result<
 /// Needs a transaction.
 ///
 /// What its bodies came to is counted from their chunks: the open row says only how far they were when it was written.
-pub async fn close(
-    db: &mut PgConnection,
-    epoch: Epoch,
-    error: &str,
-    detail: &str,
-) -> Result<u64, sqlx::Error> {
-    let lost = sqlx::query_scalar!("DELETE FROM open_exchanges WHERE epoch = $1 RETURNING exchange_id", epoch.0)
-        .fetch_all(&mut *db)
+pub async fn close(db: &mut PgConnection, epoch: Epoch, error: &str, detail: &str) -> Result<u64, sqlx::Error> {
+    let lost = sqlx::query_scalar!(
+        "DELETE FROM open_exchanges WHERE epoch = $1 RETURNING exchange_id",
+        epoch.0
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    sqlx::query!("UPDATE ingest_cursors SET closed_at = now() WHERE epoch = $1", epoch.0)
+        .execute(&mut *db)
         .await?;
-    sqlx::query!("UPDATE ingest_cursors SET closed_at = now() WHERE epoch = $1", epoch.0).execute(&mut *db).await?;
     if lost.is_empty() {
         return Ok(0);
     }
@@ -247,6 +254,8 @@ pub async fn close(
 
 /// Removes cursors of instances that were closed a week ago: they will not resume.
 pub async fn forget_cursors(db: impl PgExecutor<'_>) -> Result<(), StoreError> {
-    sqlx::query!("DELETE FROM ingest_cursors WHERE closed_at < now() - interval '7 days'").execute(db).await?;
+    sqlx::query!("DELETE FROM ingest_cursors WHERE closed_at < now() - interval '7 days'")
+        .execute(db)
+        .await?;
     Ok(())
 }

@@ -44,8 +44,12 @@ pub async fn acquire(db: &Db, holder: &Holder) -> Result<(), StoreError> {
     if taken.rows_affected() == 1 {
         return Ok(());
     }
-    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation").fetch_one(db).await?;
-    Err(StoreError::Held { holder: name.unwrap_or_default() })
+    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation")
+        .fetch_one(db)
+        .await?;
+    Err(StoreError::Held {
+        holder: name.unwrap_or_default(),
+    })
 }
 
 /// Renews the lease, or fails with `Held` if somebody else took it meanwhile.
@@ -60,8 +64,12 @@ pub async fn renew(db: &Db, boot: Uuid) -> Result<(), StoreError> {
     if renewed.rows_affected() == 1 {
         return Ok(());
     }
-    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation").fetch_one(db).await?;
-    Err(StoreError::Held { holder: name.unwrap_or_default() })
+    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation")
+        .fetch_one(db)
+        .await?;
+    Err(StoreError::Held {
+        holder: name.unwrap_or_default(),
+    })
 }
 
 /// Gives the lease back at a planned end.

@@ -24,12 +24,18 @@ impl Page {
     /// `size` 0 means [`SIZE_DEFAULT`], above [`SIZE_MAX`] is [`SIZE_MAX`]; an empty `token` means the first page.
     pub fn new(size: u32, token: &str) -> Self {
         let size = if size == 0 { SIZE_DEFAULT } else { size.min(SIZE_MAX) };
-        Self { size, token: (!token.is_empty()).then(|| token.to_owned()) }
+        Self {
+            size,
+            token: (!token.is_empty()).then(|| token.to_owned()),
+        }
     }
 
     /// The first page, of [`SIZE_MAX`] rows.
     pub fn first() -> Self {
-        Self { size: SIZE_MAX, token: None }
+        Self {
+            size: SIZE_MAX,
+            token: None,
+        }
     }
 
     /// The page after one that ended with this token.
@@ -65,12 +71,17 @@ impl Cursor {
         hash.update(name);
         hash.update([0]);
         hash.update(serde_json::to_vec(parameters).expect("filters are plain data"));
-        Self { query: hash.finalize().into() }
+        Self {
+            query: hash.finalize().into(),
+        }
     }
 
     /// The key after which the page begins.
     pub(crate) fn after<K: DeserializeOwned>(&self, page: &Page) -> Result<Option<K>, StoreError> {
-        page.token.as_deref().map(|token| self.read(token).ok_or(StoreError::InvalidPageToken)).transpose()
+        page.token
+            .as_deref()
+            .map(|token| self.read(token).ok_or(StoreError::InvalidPageToken))
+            .transpose()
     }
 
     /// Cuts the row that was fetched beyond the page and makes the token from the last that stays.
@@ -146,7 +157,9 @@ mod tests {
     use super::*;
 
     fn token_of(cursor: &Cursor) -> String {
-        cursor.paged(&Page::new(1, ""), vec![7_u32, 8], |key| *key).next_page_token
+        cursor
+            .paged(&Page::new(1, ""), vec![7_u32, 8], |key| *key)
+            .next_page_token
     }
 
     #[test]
@@ -182,6 +195,9 @@ mod tests {
     #[test]
     fn the_last_page_has_no_token() {
         let cursor = Cursor::of("q", &());
-        assert_eq!(cursor.paged(&Page::new(2, ""), vec![1, 2], |key| *key).next_page_token, "");
+        assert_eq!(
+            cursor.paged(&Page::new(2, ""), vec![1, 2], |key| *key).next_page_token,
+            ""
+        );
     }
 }

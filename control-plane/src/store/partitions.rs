@@ -7,7 +7,13 @@ use uuid::Uuid;
 use super::StoreError;
 
 /// The partitioned tables. All have the same bounds, so that whole days can be detached together.
-pub const TABLES: [&str; 5] = ["exchanges", "heads", "body_chunks", "websocket_connections", "websocket_messages"];
+pub const TABLES: [&str; 5] = [
+    "exchanges",
+    "heads",
+    "body_chunks",
+    "websocket_connections",
+    "websocket_messages",
+];
 /// Days before and after today for which an exchange is believed. More is a broken clock or a forged id.
 pub const DAYS_BELIEVED: i32 = 366;
 /// Serialises those who make partitions: an arbitrary number of ours.
@@ -50,7 +56,9 @@ impl Day {
 
     /// `20261121`.
     fn suffix(self) -> String {
-        let date = EPOCH.checked_add(time::Duration::days(i64::from(self.0))).unwrap_or(Date::MAX);
+        let date = EPOCH
+            .checked_add(time::Duration::days(i64::from(self.0)))
+            .unwrap_or(Date::MAX);
         format!("{:04}{:02}{:02}", date.year(), u8::from(date.month()), date.day())
     }
 }
@@ -71,7 +79,9 @@ fn id_at_ms(ms: i64) -> Uuid {
 /// LIKE + ATTACH, not `CREATE … PARTITION OF`: that one waits for every reader of the table.
 pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<bool, StoreError> {
     let mut made = false;
-    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK).execute(&mut *db).await?;
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
+        .execute(&mut *db)
+        .await?;
     let suffix = day.suffix();
     let (from, to) = (day.first_id(), day.plus(1).first_id());
     for table in TABLES {
@@ -90,7 +100,9 @@ pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<bool, StoreError>
 }
 
 async fn exists(db: impl PgExecutor<'_>, name: &str) -> Result<bool, StoreError> {
-    let found = sqlx::query_scalar!(r#"SELECT to_regclass($1) IS NOT NULL AS "found!""#, name).fetch_one(db).await?;
+    let found = sqlx::query_scalar!(r#"SELECT to_regclass($1) IS NOT NULL AS "found!""#, name)
+        .fetch_one(db)
+        .await?;
     Ok(found)
 }
 

@@ -261,7 +261,10 @@ pub async fn list(
     )
     .fetch_all(db)
     .await?;
-    let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<ServiceRow>, _>>()?;
+    let rows = rows
+        .into_iter()
+        .map(TryInto::try_into)
+        .collect::<Result<Vec<ServiceRow>, _>>()?;
     Ok(cursor.paged(page, rows, |row| (row.name.clone(), row.id)))
 }
 
@@ -304,34 +307,52 @@ pub async fn update(
 
 /// Sets whether it is to run; the revision stays. `NotFound`.
 pub async fn set_enabled(db: impl PgExecutor<'_>, id: ServiceId, enabled: bool) -> Result<(), StoreError> {
-    let done = sqlx::query!("UPDATE services SET enabled = $2 WHERE id = $1", id.0, enabled).execute(db).await?;
-    if done.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+    let done = sqlx::query!("UPDATE services SET enabled = $2 WHERE id = $1", id.0, enabled)
+        .execute(db)
+        .await?;
+    if done.rows_affected() == 0 {
+        Err(StoreError::NotFound)
+    } else {
+        Ok(())
+    }
 }
 
 /// Deletes one, with its listener and counters; its traffic stays. `NotFound`, `EtagMismatch`.
 pub async fn delete(db: &mut PgConnection, id: ServiceId, etag: Option<&str>) -> Result<(), StoreError> {
     check_etag(db, id, etag).await?;
-    sqlx::query!("DELETE FROM services WHERE id = $1", id.0).execute(db).await?;
+    sqlx::query!("DELETE FROM services WHERE id = $1", id.0)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
 /// The name of one.
 pub async fn name(db: impl PgExecutor<'_>, id: ServiceId) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar!("SELECT name FROM services WHERE id = $1", id.0).fetch_optional(db).await?)
+    Ok(sqlx::query_scalar!("SELECT name FROM services WHERE id = $1", id.0)
+        .fetch_optional(db)
+        .await?)
 }
 
 /// Exchanges committed since creation, of each of these; deleted ones are missing.
 pub async fn stored(db: impl PgExecutor<'_>, ids: &[ServiceId]) -> Result<HashMap<ServiceId, u64>, StoreError> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!("SELECT service_id, stored FROM service_counters WHERE service_id = ANY($1)", &ids)
-        .fetch_all(db)
-        .await?;
-    Ok(rows.into_iter().map(|row| (ServiceId(row.service_id), row.stored as u64)).collect())
+    let rows = sqlx::query!(
+        "SELECT service_id, stored FROM service_counters WHERE service_id = ANY($1)",
+        &ids
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (ServiceId(row.service_id), row.stored as u64))
+        .collect())
 }
 
 /// The port of every service, for picking a free one.
 pub async fn ports(db: impl PgExecutor<'_>) -> Result<Vec<u16>, StoreError> {
-    let ports = sqlx::query_scalar!("SELECT port FROM listeners ORDER BY port").fetch_all(db).await?;
+    let ports = sqlx::query_scalar!("SELECT port FROM listeners ORDER BY port")
+        .fetch_all(db)
+        .await?;
     Ok(ports.into_iter().filter_map(|port| u16::try_from(port).ok()).collect())
 }
 

@@ -115,7 +115,13 @@ impl From<Raw> for WebSocketRow {
         let url = raw.scheme.as_deref().map(|scheme| {
             let port = raw.port.unwrap_or_default() as u16;
             let host = raw.host.as_deref().unwrap_or_default();
-            exchanges::url(scheme, host, port, raw.path.as_deref().unwrap_or_default(), raw.query.as_deref())
+            exchanges::url(
+                scheme,
+                host,
+                port,
+                raw.path.as_deref().unwrap_or_default(),
+                raw.query.as_deref(),
+            )
         });
         Self {
             exchange_id: raw.exchange_id,

@@ -148,7 +148,10 @@ pub async fn update(
 /// Deletes one. `NotFound`, `EtagMismatch`, `WorkspaceNotEmpty`.
 pub async fn delete(db: &mut PgConnection, id: WorkspaceId, etag: Option<&str>) -> Result<(), StoreError> {
     check_etag(db, id, etag).await?;
-    match sqlx::query!("DELETE FROM workspaces WHERE id = $1", id.0).execute(db).await {
+    match sqlx::query!("DELETE FROM workspaces WHERE id = $1", id.0)
+        .execute(db)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(error) if matches!(violated(&error), Some(("services_workspace_fk", _))) => {
             Err(StoreError::WorkspaceNotEmpty)

@@ -50,12 +50,21 @@ impl CaptureSpec {
         if pem.len() > limits::EXTRA_CA_MAX {
             violations.push(Violation::new("capture.extra_ca_pem", "must have at most 1 MiB"));
         } else if pem.contains("PRIVATE KEY") {
-            violations.push(Violation::new("capture.extra_ca_pem", "contains a private key; give certificates only"));
+            violations.push(Violation::new(
+                "capture.extra_ca_pem",
+                "contains a private key; give certificates only",
+            ));
         } else if !pem.is_empty() && !has_certificate(pem) {
-            violations.push(Violation::new("capture.extra_ca_pem", "must be one or more PEM certificates"));
+            violations.push(Violation::new(
+                "capture.extra_ca_pem",
+                "must be one or more PEM certificates",
+            ));
         }
         if raw.passthrough_hosts.len() > limits::PASSTHROUGH_HOSTS_MAX {
-            violations.push(Violation::new("capture.passthrough_hosts", "must have at most 1,000 entries"));
+            violations.push(Violation::new(
+                "capture.passthrough_hosts",
+                "must have at most 1,000 entries",
+            ));
         }
         let mut hosts = Vec::new();
         for (index, text) in raw.passthrough_hosts.iter().enumerate() {
@@ -67,11 +76,19 @@ impl CaptureSpec {
         }
         let capture_limit = raw.capture_limit.unwrap_or(limits::CAPTURE_LIMIT_DEFAULT);
         if capture_limit > limits::CAPTURE_LIMIT_MAX {
-            violations.push(Violation::new("capture.capture_limit", "must be at most 4294967296 (4 GiB)"));
+            violations.push(Violation::new(
+                "capture.capture_limit",
+                "must be at most 4294967296 (4 GiB)",
+            ));
         }
         if violations.is_empty() {
             let insecure_upstream = raw.insecure_upstream;
-            Ok(Self { insecure_upstream, extra_ca_pem: pem.to_owned(), passthrough_hosts: hosts, capture_limit })
+            Ok(Self {
+                insecure_upstream,
+                extra_ca_pem: pem.to_owned(),
+                passthrough_hosts: hosts,
+                capture_limit,
+            })
         } else {
             Err(violations)
         }
@@ -100,18 +117,39 @@ mod tests {
             capture_limit: Some(u64::MAX),
             ..RawCapture::default()
         };
-        let fields: Vec<_> = CaptureSpec::parse(&raw).unwrap_err().into_iter().map(|v| v.field).collect();
-        assert_eq!(fields, ["capture.extra_ca_pem", "capture.passthrough_hosts[1]", "capture.capture_limit"]);
+        let fields: Vec<_> = CaptureSpec::parse(&raw)
+            .unwrap_err()
+            .into_iter()
+            .map(|v| v.field)
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "capture.extra_ca_pem",
+                "capture.passthrough_hosts[1]",
+                "capture.capture_limit"
+            ]
+        );
     }
 
     #[test]
     fn nothing_given_is_the_default() {
-        assert_eq!(CaptureSpec::parse(&RawCapture::default()).unwrap(), CaptureSpec::default());
+        assert_eq!(
+            CaptureSpec::parse(&RawCapture::default()).unwrap(),
+            CaptureSpec::default()
+        );
     }
 
     #[test]
     fn a_private_key_is_not_taken() {
-        let raw = RawCapture { extra_ca_pem: "-----BEGIN PRIVATE KEY-----".into(), ..RawCapture::default() };
-        assert!(CaptureSpec::parse(&raw).unwrap_err()[0].description.contains("private key"));
+        let raw = RawCapture {
+            extra_ca_pem: "-----BEGIN PRIVATE KEY-----".into(),
+            ..RawCapture::default()
+        };
+        assert!(
+            CaptureSpec::parse(&raw).unwrap_err()[0]
+                .description
+                .contains("private key")
+        );
     }
 }

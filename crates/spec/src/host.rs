@@ -29,7 +29,9 @@ impl ListenHost {
             return Ok(Self::Localhost);
         }
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        bare.parse().map(Self::Ip).map_err(|_| Violation::new(field, "must be an IP address of this machine or 'localhost'"))
+        bare.parse()
+            .map(Self::Ip)
+            .map_err(|_| Violation::new(field, "must be an IP address of this machine or 'localhost'"))
     }
 
     /// The addresses to bind, most wanted first; all but the first may be missing on a machine.
@@ -63,7 +65,10 @@ impl HostPattern {
         let (suffix, rest) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
         let bare = rest.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(rest);
         if !suffix && let Ok(ip) = bare.parse::<IpAddr>() {
-            return Ok(Self { suffix, host: ip.to_string() });
+            return Ok(Self {
+                suffix,
+                host: ip.to_string(),
+            });
         }
         let host = idna::domain_to_ascii(rest.trim_end_matches('.')).unwrap_or_default();
         let ok = !host.is_empty()
@@ -71,12 +76,17 @@ impl HostPattern {
             && host.split('.').all(|label| {
                 !label.is_empty()
                     && label.len() <= 63
-                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             });
         if ok {
             Ok(Self { suffix, host })
         } else {
-            Err(Violation::new(field, "must be a host such as 'example.com', '*.example.com' or an IP address"))
+            Err(Violation::new(
+                field,
+                "must be a host such as 'example.com', '*.example.com' or an IP address",
+            ))
         }
     }
 
@@ -113,7 +123,11 @@ mod tests {
 
     #[test]
     fn hosts_are_compared_without_case_and_in_punycode() {
-        assert!(HostPattern::parse("h", "Bücher.example").unwrap().matches("xn--bcher-kva.example"));
+        assert!(
+            HostPattern::parse("h", "Bücher.example")
+                .unwrap()
+                .matches("xn--bcher-kva.example")
+        );
         assert!(HostPattern::parse("h", "[::1]").unwrap().matches("::1"));
     }
 

@@ -12,12 +12,17 @@ impl WorkspaceCode {
     /// Checks `text`; violations name `field`.
     pub fn parse(field: &str, text: &str) -> Result<Self, Violation> {
         let ok = (1..=63).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
             && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if ok {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Violation::new(field, "must be 1 to 63 of a-z, 0-9, '-' and '_', starting with a letter or digit"))
+            Err(Violation::new(
+                field,
+                "must be 1 to 63 of a-z, 0-9, '-' and '_', starting with a letter or digit",
+            ))
         }
     }
 
@@ -96,7 +101,15 @@ mod tests {
 
     #[test]
     fn names_are_refused_with_their_field() {
-        for bad in ["", " a", "a ", "a/b", "a\u{1b}[31m", "0190d2a8-0000-7000-8000-000000000000", &"x".repeat(64)] {
+        for bad in [
+            "",
+            " a",
+            "a ",
+            "a/b",
+            "a\u{1b}[31m",
+            "0190d2a8-0000-7000-8000-000000000000",
+            &"x".repeat(64),
+        ] {
             assert_eq!(ServiceName::parse("name", bad).unwrap_err().field, "name", "{bad:?}");
         }
         for good in ["a", "Testing Proxy", "прокси", &"x".repeat(63)] {

@@ -45,7 +45,13 @@ pub(super) async fn run(
     let (parts, body) = request.into_parts();
     head::describe_request(&recorder, &shared, &parts);
     let (refusal, method) = (head::refusal(&parts), parts.method.clone());
-    let mut exchange = Exchange { shared, recorder, respond, body, method };
+    let mut exchange = Exchange {
+        shared,
+        recorder,
+        respond,
+        body,
+        method,
+    };
     let outcome = match refusal {
         Some(refusal) => {
             exchange.error(refusal.status, refusal.code, refusal.detail).await;
@@ -117,9 +123,19 @@ impl Exchange {
         let lease = self.ready(stale).await?;
         let mut sender = lease.sender.clone();
         match sender.send_request(request, whole) {
-            Ok((response, body)) => Ok(Sent { response, body, again, lease }),
+            Ok((response, body)) => Ok(Sent {
+                response,
+                body,
+                again,
+                lease,
+            }),
             Err(error) => {
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_ABORTED, &error.to_string()).await;
+                self.error(
+                    StatusCode::BAD_GATEWAY,
+                    error_code::UPSTREAM_ABORTED,
+                    &error.to_string(),
+                )
+                .await;
                 Err(Outcome::Served)
             }
         }
@@ -127,7 +143,12 @@ impl Exchange {
 
     /// A connection that takes requests.
     async fn ready(&mut self, stale: Option<&Lease>) -> Result<Lease, Outcome> {
-        let Self { shared, recorder, respond, .. } = self;
+        let Self {
+            shared,
+            recorder,
+            respond,
+            ..
+        } = self;
         let connected = tokio::select! {
             biased;
             connected = connect(shared, recorder, stale) => Ok(connected),

@@ -69,5 +69,7 @@ pub(super) fn name(reason: Reason) -> String {
         "HTTP_1_1_REQUIRED",
     ];
     let code = u32::from(reason);
-    NAMES.get(code as usize).map_or_else(|| format!("{code:#x}"), |name| (*name).to_owned())
+    NAMES
+        .get(code as usize)
+        .map_or_else(|| format!("{code:#x}"), |name| (*name).to_owned())
 }

@@ -85,10 +85,16 @@ pub(super) struct Refusal {
 pub(super) fn refusal(parts: &request::Parts) -> Option<Refusal> {
     if parts.method == Method::CONNECT {
         let detail = "CONNECT inside of an HTTP/2 connection is not supported";
-        return Some(Refusal { status: StatusCode::NOT_IMPLEMENTED, code: error_code::REQUEST_REFUSED, detail });
+        return Some(Refusal {
+            status: StatusCode::NOT_IMPLEMENTED,
+            code: error_code::REQUEST_REFUSED,
+            detail,
+        });
     }
     let target = parts.extensions.get::<RawTarget>();
-    let target_size = target.map_or(0, |target| target.path.len() + target.authority.as_ref().map_or(0, Bytes::len));
+    let target_size = target.map_or(0, |target| {
+        target.path.len() + target.authority.as_ref().map_or(0, Bytes::len)
+    });
     too_large(&parts.headers, target_size).map(|detail| Refusal {
         status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         code: error_code::REQUEST_HEAD_TOO_LARGE,
@@ -142,11 +148,16 @@ fn put(lines: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
 }
 
 fn value(headers: &HeaderMap, name: &header::HeaderName) -> Bytes {
-    headers.get(name).map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
+    headers
+        .get(name)
+        .map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.as_bytes()))
 }
 
 fn method(method: &Method) -> Bytes {
@@ -190,12 +201,23 @@ mod tests {
             authority: Some(Bytes::from_static(b"a.example")),
             path: Bytes::from_static(b"/?q=<b>\xff"),
         };
-        let request = http::Request::builder().method("GET").header("x-b", "1").header("cookie", "a=1");
-        let (parts, ()) = request.header("x-a", "2").header("cookie", "b=2").body(()).unwrap().into_parts();
+        let request = http::Request::builder()
+            .method("GET")
+            .header("x-b", "1")
+            .header("cookie", "a=1");
+        let (parts, ()) = request
+            .header("x-a", "2")
+            .header("cookie", "b=2")
+            .body(())
+            .unwrap()
+            .into_parts();
         let expected = b":method: GET\r\n:scheme: https\r\n:authority: a.example\r\n:path: /?q=<b>\xff\r\n\
             x-b: 1\r\ncookie: a=1\r\ncookie: b=2\r\nx-a: 2\r\n";
         assert_eq!(request_lines(&parts, Some(&target)), &expected[..]);
-        assert_eq!(split(&target.path), (Bytes::from_static(b"/"), Some(Bytes::from_static(b"q=<b>\xff"))));
+        assert_eq!(
+            split(&target.path),
+            (Bytes::from_static(b"/"), Some(Bytes::from_static(b"q=<b>\xff")))
+        );
     }
 
     #[test]
@@ -205,7 +227,11 @@ mod tests {
             headers.append("x", header::HeaderValue::from_static("y"));
         }
         assert!(too_large(&headers, 0).unwrap().contains("fields"));
-        assert!(too_large(&HeaderMap::new(), limits::HEAD_BYTES_MAX + 1).unwrap().contains("KiB"));
+        assert!(
+            too_large(&HeaderMap::new(), limits::HEAD_BYTES_MAX + 1)
+                .unwrap()
+                .contains("KiB")
+        );
         assert_eq!(too_large(&HeaderMap::new(), limits::HEAD_BYTES_MAX), None);
     }
 }

@@ -46,8 +46,16 @@ pub(super) struct Lease {
 impl Origins {
     pub(super) fn new(service: Arc<Service>, origin: Origin, first: Upstream) -> Self {
         // What speaks HTTP/2 to the client needs it here, whatever else the client had offered.
-        let origin = Origin { alpn: vec![b"h2".to_vec()], ..origin };
-        Self { service, origin, first: Mutex::new(Some(first)), current: Mutex::default() }
+        let origin = Origin {
+            alpn: vec![b"h2".to_vec()],
+            ..origin
+        };
+        Self {
+            service,
+            origin,
+            first: Mutex::new(Some(first)),
+            current: Mutex::default(),
+        }
     }
 
     /// The connection in use, or a fresh one in place of `stale`.
@@ -61,14 +69,21 @@ impl Origins {
             match dialled {
                 Some(timings) => {
                     let first_byte_us = exchange.timings.first_byte_us;
-                    exchange.timings = Timings { first_byte_us, ..timings };
+                    exchange.timings = Timings {
+                        first_byte_us,
+                        ..timings
+                    };
                     exchange.flags &= !Flags::REUSED_UPSTREAM;
                 }
                 None => exchange.flags |= Flags::REUSED_UPSTREAM,
             }
         });
         let sender = live.sender.clone();
-        Ok(Lease { slot: Arc::clone(&slot), sender, reused: dialled.is_none() })
+        Ok(Lease {
+            slot: Arc::clone(&slot),
+            sender,
+            reused: dialled.is_none(),
+        })
     }
 
     fn slot(&self, stale: Option<&Lease>) -> Arc<Slot> {
@@ -92,8 +107,16 @@ impl Origins {
     }
 
     async fn handshake(&self, upstream: Upstream) -> Result<Live, DialError> {
-        let Upstream { io, address, tls, timings } = upstream;
-        let (sender, connection) = builder().handshake(io).await.map_err(|error| aborted(&error.to_string()))?;
+        let Upstream {
+            io,
+            address,
+            tls,
+            timings,
+        } = upstream;
+        let (sender, connection) = builder()
+            .handshake(io)
+            .await
+            .map_err(|error| aborted(&error.to_string()))?;
         let drain = self.service.drain.clone();
         self.service.drain.tracker().spawn(async move {
             tokio::select! {
@@ -102,7 +125,12 @@ impl Origins {
                 () = drain.deadline() => {}
             }
         });
-        Ok(Live { sender, address, tls, dialled: Mutex::new(Some(timings)) })
+        Ok(Live {
+            sender,
+            address,
+            tls,
+            dialled: Mutex::new(Some(timings)),
+        })
     }
 }
 
@@ -120,7 +148,11 @@ fn builder() -> client::Builder {
 }
 
 fn aborted(detail: &str) -> DialError {
-    DialError { code: error_code::UPSTREAM_ABORTED, detail: detail.to_owned(), dns_us: None }
+    DialError {
+        code: error_code::UPSTREAM_ABORTED,
+        detail: detail.to_owned(),
+        dns_us: None,
+    }
 }
 
 /// Locks `mutex`; nothing that it guards can be left half-changed.

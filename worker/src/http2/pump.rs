@@ -78,7 +78,8 @@ pub(super) async fn end(
         Body::Request => exchange.request_trailers = lines,
         Body::Response => exchange.response_trailers = lines,
     });
-    to.send_trailers(trailers).map_err(|_| Failed::To(Cause::Lost("the stream is closed".to_owned())))
+    to.send_trailers(trailers)
+        .map_err(|_| Failed::To(Cause::Lost("the stream is closed".to_owned())))
 }
 
 /// Sends all of `data` as the receiver's window allows.
@@ -96,7 +97,11 @@ pub(super) async fn send(to: &mut SendStream<Bytes>, mut data: Bytes, last: bool
             return Ok(());
         }
     }
-    if last { give(to, Bytes::new(), true).await } else { Ok(()) }
+    if last {
+        give(to, Bytes::new(), true).await
+    } else {
+        Ok(())
+    }
 }
 
 async fn give(to: &mut SendStream<Bytes>, piece: Bytes, end: bool) -> Result<(), Cause> {

@@ -24,7 +24,11 @@ where
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let connection = server::Builder::new().initial_window_size(STREAM_WINDOW).handshake(stream).await.unwrap();
+            let connection = server::Builder::new()
+                .initial_window_size(STREAM_WINDOW)
+                .handshake(stream)
+                .await
+                .unwrap();
             tokio::spawn(serve(connection));
         }
     });
@@ -32,7 +36,9 @@ where
 }
 
 /// An origin that serves every stream with `answer`.
-async fn answering<F>(answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Clone + Send + Sync + 'static) -> SocketAddr
+async fn answering<F>(
+    answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Clone + Send + Sync + 'static,
+) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -69,7 +75,13 @@ impl Bench {
         let serving = tokio::spawn(serve(ctx, target, accepted, upstream));
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-        Self { service, client, address, serving, connection }
+        Self {
+            service,
+            client,
+            address,
+            serving,
+            connection,
+        }
     }
 
     /// A request to be sent, without fields.
@@ -77,12 +89,22 @@ impl Bench {
         let mut request = Request::builder().method(method).body(()).unwrap();
         let authority = Some(Bytes::from(format!("origin.test:{}", self.address.port())));
         let scheme = Bytes::from_static(b"http");
-        request.extensions_mut().insert(RawTarget { scheme, authority, path: Bytes::from_static(path) });
+        request.extensions_mut().insert(RawTarget {
+            scheme,
+            authority,
+            path: Bytes::from_static(path),
+        });
         request
     }
 
     async fn send(&self, request: Request<()>, last: bool) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
-        self.client.clone().ready().await.unwrap().send_request(request, last).unwrap()
+        self.client
+            .clone()
+            .ready()
+            .await
+            .unwrap()
+            .send_request(request, last)
+            .unwrap()
     }
 
     async fn get(&self, path: &'static [u8]) -> Result<Answer, h2::Error> {
@@ -124,7 +146,12 @@ impl Answer {
         let (parts, mut stream) = response.into_parts();
         let body = read_all(&mut stream).await?;
         let trailers = stream.trailers().await?;
-        Ok(Self { status: parts.status, headers: parts.headers, body, trailers })
+        Ok(Self {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            trailers,
+        })
     }
 }
 

@@ -126,14 +126,20 @@ impl ExchangeRow {
 
     /// Names of the flags that are set.
     pub fn flag_names(&self) -> impl Iterator<Item = &'static str> + '_ {
-        Flags::NAMES.iter().filter(|(bit, _)| self.flags & bit != 0).map(|(_, name)| *name)
+        Flags::NAMES
+            .iter()
+            .filter(|(bit, _)| self.flags & bit != 0)
+            .map(|(_, name)| *name)
     }
 }
 
 impl FromRow<'_, PgRow> for ExchangeRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let size = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
-        let small = |column| row.try_get::<Option<i16>, _>(column).map(|value| value.unwrap_or(0).cast_unsigned());
+        let small = |column| {
+            row.try_get::<Option<i16>, _>(column)
+                .map(|value| value.unwrap_or(0).cast_unsigned())
+        };
         let text = |column| row.try_get::<Option<String>, _>(column).map(Option::unwrap_or_default);
         Ok(Self {
             id: ExchangeId(row.try_get("id")?),
@@ -214,7 +220,10 @@ mod tests {
 
     #[test]
     fn a_url_is_written_as_people_write_it() {
-        assert_eq!(url("https", "a.example", 443, "/x", Some("q=1")), "https://a.example/x?q=1");
+        assert_eq!(
+            url("https", "a.example", 443, "/x", Some("q=1")),
+            "https://a.example/x?q=1"
+        );
         assert_eq!(url("http", "::1", 8080, "/", Some("")), "http://[::1]:8080/?");
         assert_eq!(url("tcp", "db.example", 5432, "", None), "tcp://db.example:5432");
     }

@@ -69,11 +69,7 @@ impl MessageRow {
 /// A page of one connection's messages, in the order in which they passed.
 ///
 /// A page ends early when its payloads come to 2 MiB. A message whose last part never came counts as truncated.
-pub async fn messages(
-    db: impl PgExecutor<'_>,
-    id: ExchangeId,
-    page: &Page,
-) -> Result<Paged<MessageRow>, StoreError> {
+pub async fn messages(db: impl PgExecutor<'_>, id: ExchangeId, page: &Page) -> Result<Paged<MessageRow>, StoreError> {
     let cursor = Cursor::of("websocket_messages", &id);
     let after: Option<u64> = cursor.after(page)?;
     let rows = sqlx::query!(

@@ -26,7 +26,11 @@ impl Exchange {
                 Outcome::Served
             }
             Fault::Client(cause) => {
-                let reset = if let Cause::Reset(reason) = cause { Some(reason) } else { None };
+                let reset = if let Cause::Reset(reason) = cause {
+                    Some(reason)
+                } else {
+                    None
+                };
                 upstream.send_reset(reset.unwrap_or(Reason::CANCEL));
                 self.note_client(&cause);
                 let cancelled = reset.is_some() && progress == Progress::Waiting;
@@ -50,7 +54,8 @@ impl Exchange {
     pub(super) fn note_client(&self, cause: &Cause) {
         match cause {
             _ if self.shared.ctx.service.drain.expired() => {
-                self.recorder.fail(error_code::DRAINED, "the service stopped before this was over");
+                self.recorder
+                    .fail(error_code::DRAINED, "the service stopped before this was over");
             }
             Cause::Reset(reason) => {
                 let detail = format!("the client reset the stream: {}", name(*reason));
@@ -58,20 +63,26 @@ impl Exchange {
             }
             Cause::Malformed(detail) => self.recorder.fail(error_code::REQUEST_REFUSED, detail.clone()),
             Cause::TooLarge(detail) => self.recorder.fail(error_code::REQUEST_HEAD_TOO_LARGE, *detail),
-            Cause::Unprocessed => self.recorder.fail(error_code::CLIENT_ABORTED, "the client closed the connection"),
+            Cause::Unprocessed => self
+                .recorder
+                .fail(error_code::CLIENT_ABORTED, "the client closed the connection"),
             Cause::Lost(detail) => self.recorder.fail(error_code::CLIENT_ABORTED, detail.clone()),
         }
     }
 
     fn note_origin(&self, cause: &Cause) {
         let (code, detail) = match cause {
-            Cause::Reset(reason) => {
-                (error_code::STREAM_RESET, format!("the origin reset the stream: {}", name(*reason)))
-            }
+            Cause::Reset(reason) => (
+                error_code::STREAM_RESET,
+                format!("the origin reset the stream: {}", name(*reason)),
+            ),
             Cause::Malformed(detail) => (error_code::UPSTREAM_RESPONSE_REFUSED, detail.clone()),
             Cause::TooLarge(detail) => (error_code::UPSTREAM_HEAD_TOO_LARGE, (*detail).to_owned()),
             Cause::Unprocessed => (error_code::UPSTREAM_ABORTED, "the origin is going away".to_owned()),
-            Cause::Lost(detail) => (error_code::UPSTREAM_ABORTED, format!("the origin's connection was lost: {detail}")),
+            Cause::Lost(detail) => (
+                error_code::UPSTREAM_ABORTED,
+                format!("the origin's connection was lost: {detail}"),
+            ),
         };
         self.recorder.fail(code, detail);
     }
@@ -80,7 +91,8 @@ impl Exchange {
     async fn stalled(&mut self, progress: Progress) {
         let detail = "nothing more of the request's body came for 60 seconds";
         if progress == Progress::Waiting {
-            self.error(StatusCode::REQUEST_TIMEOUT, error_code::CLIENT_TIMEOUT, detail).await;
+            self.error(StatusCode::REQUEST_TIMEOUT, error_code::CLIENT_TIMEOUT, detail)
+                .await;
         } else {
             self.recorder.fail(error_code::CLIENT_TIMEOUT, detail);
             self.respond.send_reset(Reason::NO_ERROR);
@@ -100,14 +112,17 @@ impl Exchange {
                 self.respond.send_reset(Reason::REFUSED_STREAM);
             }
             Cause::TooLarge(detail) => {
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_HEAD_TOO_LARGE, detail).await;
+                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_HEAD_TOO_LARGE, detail)
+                    .await;
             }
             Cause::Malformed(detail) => {
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_RESPONSE_REFUSED, &detail).await;
+                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_RESPONSE_REFUSED, &detail)
+                    .await;
             }
             Cause::Lost(detail) => {
                 let detail = format!("the origin's connection was lost: {detail}");
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_ABORTED, &detail).await;
+                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_ABORTED, &detail)
+                    .await;
             }
         }
     }
@@ -115,13 +130,21 @@ impl Exchange {
     /// The origin failed inside of its answer: a short answer must not look whole.
     fn answer_cut(&mut self, cause: &Cause) {
         self.note_origin(cause);
-        let reason = if let Cause::Reset(reason) = cause { *reason } else { Reason::INTERNAL_ERROR };
+        let reason = if let Cause::Reset(reason) = cause {
+            *reason
+        } else {
+            Reason::INTERNAL_ERROR
+        };
         self.respond.send_reset(reason);
     }
 
     /// The origin has answered and wants no more of the request (RFC 9113 §8.1), or is gone.
     fn request_cut(&mut self, cause: &Cause) {
-        let reason = if let Cause::Reset(reason) = cause { *reason } else { Reason::NO_ERROR };
+        let reason = if let Cause::Reset(reason) = cause {
+            *reason
+        } else {
+            Reason::NO_ERROR
+        };
         if reason != Reason::NO_ERROR {
             self.note_origin(cause);
         }

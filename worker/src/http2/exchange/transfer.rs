@@ -59,7 +59,12 @@ impl Exchange {
     /// Carries both bodies to their ends; says how far the answer came.
     pub(super) async fn transfer(&mut self, sent: &mut Sent) -> (Progress, Result<(), Fault>) {
         let state = State::default();
-        let Self { recorder, respond, body, .. } = self;
+        let Self {
+            recorder,
+            respond,
+            body,
+            ..
+        } = self;
         let patient = recorder.with(|exchange| exchange.request_content_type.starts_with(GRPC));
         let upload = upload(recorder, body, &mut sent.body, &state, patient);
         let download = download(recorder, respond, &mut sent.response, &state);
@@ -121,7 +126,9 @@ async fn upload(
             Err(_) => return Err(Fault::Stalled),
         };
         let last = match data {
-            Some(data) => pump::pass(data, from, to, recorder, Body::Request).await.map_err(fault)?,
+            Some(data) => pump::pass(data, from, to, recorder, Body::Request)
+                .await
+                .map_err(fault)?,
             None => {
                 pump::end(from, to, recorder, Body::Request).await.map_err(fault)?;
                 true
@@ -161,9 +168,13 @@ async fn download(
     let mut last = whole;
     while !last {
         last = match pump::next(&mut from, &mut to).await.map_err(fault)? {
-            Some(data) => pump::pass(data, &mut from, &mut to, recorder, Body::Response).await.map_err(fault)?,
+            Some(data) => pump::pass(data, &mut from, &mut to, recorder, Body::Response)
+                .await
+                .map_err(fault)?,
             None => {
-                pump::end(&mut from, &mut to, recorder, Body::Response).await.map_err(fault)?;
+                pump::end(&mut from, &mut to, recorder, Body::Response)
+                    .await
+                    .map_err(fault)?;
                 true
             }
         };

@@ -11,44 +11,91 @@ async fn heads_bodies_and_trailers_pass_both_ways_as_they_are() {
         assert_eq!(&target.path[..], b"/a?q=<b>\xff");
         assert!(target.authority.as_ref().unwrap().starts_with(b"origin.test:"));
         assert_eq!(request.headers()["te"], "trailers");
-        assert_eq!(request.headers().get_all("x-twice").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(
+            request.headers().get_all("x-twice").iter().collect::<Vec<_>>(),
+            ["1", "2"]
+        );
         assert_eq!(request.headers().len(), 4, "nothing is added");
         let mut body = request.into_body();
         assert_eq!(read_all(&mut body).await.unwrap(), b"request");
         assert_eq!(body.trailers().await.unwrap().unwrap()["x-sum"], "7");
-        let hints = Response::builder().status(103).header("link", "</a.css>").body(()).unwrap();
+        let hints = Response::builder()
+            .status(103)
+            .header("link", "</a.css>")
+            .body(())
+            .unwrap();
         respond.send_informational(hints).unwrap();
-        let response = Response::builder().status(201).header("content-type", "text/x").header("set-cookie", "a");
-        let mut stream = respond.send_response(response.header("set-cookie", "b").body(()).unwrap(), false).unwrap();
+        let response = Response::builder()
+            .status(201)
+            .header("content-type", "text/x")
+            .header("set-cookie", "a");
+        let mut stream = respond
+            .send_response(response.header("set-cookie", "b").body(()).unwrap(), false)
+            .unwrap();
         stream.send_data(Bytes::from_static(b"answer"), false).unwrap();
-        stream.send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())])).unwrap();
+        stream
+            .send_trailers(HeaderMap::from_iter([(
+                "grpc-status".parse().unwrap(),
+                "0".parse().unwrap(),
+            )]))
+            .unwrap();
     })
     .await;
     let bench = Bench::new(address).await;
     let mut request = bench.request("POST", b"/a?q=<b>\xff");
-    for (name, value) in [("x-twice", "1"), ("te", "trailers"), ("x-twice", "2"), ("content-type", "text/y")] {
+    for (name, value) in [
+        ("x-twice", "1"),
+        ("te", "trailers"),
+        ("x-twice", "2"),
+        ("content-type", "text/y"),
+    ] {
         request.headers_mut().append(name, value.parse().unwrap());
     }
     let (mut response, mut body) = bench.send(request, false).await;
     body.send_data(Bytes::from_static(b"request"), false).unwrap();
-    body.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())])).unwrap();
-    let hints = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
-    assert_eq!((hints.status().as_u16(), &hints.headers()["link"]), (103, &"</a.css>".parse().unwrap()));
+    body.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())]))
+        .unwrap();
+    let hints = std::future::poll_fn(|cx| response.poll_informational(cx))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (hints.status().as_u16(), &hints.headers()["link"]),
+        (103, &"</a.css>".parse().unwrap())
+    );
     let answer = Answer::read(response.await.unwrap()).await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.headers.len(), &answer.body[..]), (201, 3, &b"answer"[..]));
+    assert_eq!(
+        (answer.status.as_u16(), answer.headers.len(), &answer.body[..]),
+        (201, 3, &b"answer"[..])
+    );
     assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
 
     let complete = bench.complete().await;
     let row = complete.exchange;
-    assert_eq!((&complete.request_body[..], &complete.response_body[..]), (&b"request"[..], &b"answer"[..]));
-    assert_eq!((&row.path[..], row.query.as_deref(), &row.error[..]), (&b"/a"[..], Some(&b"q=<b>\xff"[..]), &b""[..]));
-    assert_eq!((&row.host[..], row.port, row.status), (&b"origin.test"[..], u32::from(address.port()), 201));
+    assert_eq!(
+        (&complete.request_body[..], &complete.response_body[..]),
+        (&b"request"[..], &b"answer"[..])
+    );
+    assert_eq!(
+        (&row.path[..], row.query.as_deref(), &row.error[..]),
+        (&b"/a"[..], Some(&b"q=<b>\xff"[..]), &b""[..])
+    );
+    assert_eq!(
+        (&row.host[..], row.port, row.status),
+        (&b"origin.test"[..], u32::from(address.port()), 201)
+    );
     assert_eq!((row.request_version, row.response_version), (20, 20));
-    assert_eq!((&row.request_content_type[..], &row.response_content_type[..]), (&b"text/y"[..], &b"text/x"[..]));
+    assert_eq!(
+        (&row.request_content_type[..], &row.response_content_type[..]),
+        (&b"text/y"[..], &b"text/x"[..])
+    );
     let head = b":status: 201\r\ncontent-type: text/x\r\nset-cookie: a\r\nset-cookie: b\r\n";
     assert_eq!(&row.response_head[..], head);
     assert_eq!(&row.informational_heads[..], b":status: 103\r\nlink: </a.css>\r\n");
-    assert_eq!((&row.request_trailers[..], &row.response_trailers[..]), (&b"x-sum: 7\r\n"[..], &b"grpc-status: 0\r\n"[..]));
+    assert_eq!(
+        (&row.request_trailers[..], &row.response_trailers[..]),
+        (&b"x-sum: 7\r\n"[..], &b"grpc-status: 0\r\n"[..])
+    );
     assert_eq!(row.origin_address, address.to_string());
     assert!(row.timings.first_byte_us.is_some() && row.timings.connect_us.is_some());
 }
@@ -77,7 +124,10 @@ async fn large_bodies_pass_whole_in_both_directions_at_once() {
     let row = bench.rows().await.remove(0);
     assert_eq!((row.request_size, row.response_size), (20_000_000, 20_000_000));
     assert!(row.request_truncated && row.response_truncated && row.error.is_empty());
-    assert_eq!(row.flags & proxyplane_record::Flags::EARLY_RESPONSE, proxyplane_record::Flags::EARLY_RESPONSE);
+    assert_eq!(
+        row.flags & proxyplane_record::Flags::EARLY_RESPONSE,
+        proxyplane_record::Flags::EARLY_RESPONSE
+    );
 }
 
 #[tokio::test]
@@ -89,7 +139,9 @@ async fn a_reader_that_stops_stops_the_origin() {
         let mut to = respond.send_response(ok(), false).unwrap();
         let piece = pattern(64 * 1024);
         for sent in 1..=SIZE / piece.len() {
-            pump::send(&mut to, piece.clone(), sent * piece.len() == SIZE).await.unwrap();
+            pump::send(&mut to, piece.clone(), sent * piece.len() == SIZE)
+                .await
+                .unwrap();
             SENT.store(sent * piece.len(), Relaxed);
         }
     })
@@ -112,8 +164,16 @@ async fn a_reader_that_stops_stops_the_origin() {
 #[tokio::test]
 async fn head_requests_and_answers_without_body_end_with_their_head() {
     let address = answering(|request, mut respond| async move {
-        let status = if *request.method() == http::Method::HEAD { 200 } else { 304 };
-        let response = Response::builder().status(status).header("content-length", "500").body(()).unwrap();
+        let status = if *request.method() == http::Method::HEAD {
+            200
+        } else {
+            304
+        };
+        let response = Response::builder()
+            .status(status)
+            .header("content-length", "500")
+            .body(())
+            .unwrap();
         respond.send_response(response, true).unwrap();
     })
     .await;
@@ -124,5 +184,11 @@ async fn head_requests_and_answers_without_body_end_with_their_head() {
         assert!(response.body().is_end_stream());
         assert_eq!(response.headers()["content-length"], "500");
     }
-    assert!(bench.rows().await.iter().all(|row| row.error.is_empty() && row.response_size == 0));
+    assert!(
+        bench
+            .rows()
+            .await
+            .iter()
+            .all(|row| row.error.is_empty() && row.response_size == 0)
+    );
 }

@@ -31,10 +31,16 @@ async fn a_thousand_exchanges_outlive_the_connections_of_an_origin_that_retires_
     }
     let rows = bench.rows().await;
     assert!(rows.len() == 1_000 && rows.iter().all(|row| row.error.is_empty() && row.status == 200));
-    let fresh = rows.iter().filter(|row| row.flags & Flags::REUSED_UPSTREAM == 0).count();
+    let fresh = rows
+        .iter()
+        .filter(|row| row.flags & Flags::REUSED_UPSTREAM == 0)
+        .count();
     assert_eq!(fresh, CONNECTIONS.load(Relaxed));
     assert!((10..=11).contains(&fresh), "{fresh} connections");
-    assert!(rows.iter().all(|row| row.timings.connect_us.is_some() == (row.flags & Flags::REUSED_UPSTREAM == 0)));
+    assert!(
+        rows.iter()
+            .all(|row| row.timings.connect_us.is_some() == (row.flags & Flags::REUSED_UPSTREAM == 0))
+    );
 }
 
 #[tokio::test]
@@ -55,7 +61,10 @@ async fn many_exchanges_at_once_outlive_them_too() {
         result.unwrap();
     }
     let bench = Arc::into_inner(bench).unwrap();
-    assert_eq!(bench.rows().await.iter().filter(|row| row.error.is_empty()).count(), 500);
+    assert_eq!(
+        bench.rows().await.iter().filter(|row| row.error.is_empty()).count(),
+        500
+    );
 }
 
 #[tokio::test]

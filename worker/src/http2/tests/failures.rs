@@ -24,7 +24,10 @@ async fn a_clients_reset_reaches_the_origin_with_its_code() {
         request.send_reset(Reason::ENHANCE_YOUR_CALM);
         assert_eq!(codes.recv().await.unwrap(), Reason::ENHANCE_YOUR_CALM);
         let row = bench.rows().await.remove(0);
-        assert_eq!((&row.error[..], row.status, row.response_size), (error_code::STREAM_RESET.as_bytes(), 200, 5));
+        assert_eq!(
+            (&row.error[..], row.status, row.response_size),
+            (error_code::STREAM_RESET.as_bytes(), 200, 5)
+        );
         assert_eq!(&row.error_detail[..], b"the client reset the stream: ENHANCE_YOUR_CALM");
     }
 }
@@ -36,7 +39,9 @@ async fn a_clients_reset_before_the_answer_reaches_the_origin() {
         let told = told.clone();
         async move {
             told.send(None).await.unwrap();
-            told.send(Some(std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap())).await.unwrap();
+            told.send(Some(std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap()))
+                .await
+                .unwrap();
         }
     })
     .await;
@@ -61,11 +66,23 @@ async fn an_origins_reset_reaches_the_client_with_its_code() {
     })
     .await;
     let bench = Bench::new(address).await;
-    assert_eq!(bench.get(b"/early").await.unwrap_err().reason(), Some(Reason::HTTP_1_1_REQUIRED));
-    assert_eq!(bench.get(b"/late").await.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
+    assert_eq!(
+        bench.get(b"/early").await.unwrap_err().reason(),
+        Some(Reason::HTTP_1_1_REQUIRED)
+    );
+    assert_eq!(
+        bench.get(b"/late").await.unwrap_err().reason(),
+        Some(Reason::INTERNAL_ERROR)
+    );
     let rows = bench.rows().await;
-    assert_eq!((&rows[0].error[..], rows[0].status), (error_code::STREAM_RESET.as_bytes(), 0));
-    assert_eq!((&rows[1].error[..], rows[1].status), (error_code::STREAM_RESET.as_bytes(), 200));
+    assert_eq!(
+        (&rows[0].error[..], rows[0].status),
+        (error_code::STREAM_RESET.as_bytes(), 0)
+    );
+    assert_eq!(
+        (&rows[1].error[..], rows[1].status),
+        (error_code::STREAM_RESET.as_bytes(), 200)
+    );
 }
 
 #[tokio::test]
@@ -131,14 +148,28 @@ async fn refused_requests_are_answered_and_have_rows() {
     .await;
     let bench = Bench::new(address).await;
     let mut large = bench.request("GET", b"/");
-    large.headers_mut().insert("x-large", vec![b'x'; limits::HEAD_BYTES_MAX].try_into().unwrap());
+    large
+        .headers_mut()
+        .insert("x-large", vec![b'x'; limits::HEAD_BYTES_MAX].try_into().unwrap());
     let (response, _) = bench.send(large, true).await;
-    assert_eq!(response.await.unwrap().status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(
+        response.await.unwrap().status(),
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    );
     let connect = Request::connect("elsewhere.test:443").body(()).unwrap();
     let (response, _) = bench.send(connect, false).await;
     assert_eq!(response.await.unwrap().status(), StatusCode::NOT_IMPLEMENTED);
     let rows = bench.rows().await;
-    assert_eq!((&rows[0].error[..], rows[0].status), (error_code::REQUEST_HEAD_TOO_LARGE.as_bytes(), 431));
-    assert_eq!((&rows[1].error[..], rows[1].status), (error_code::REQUEST_REFUSED.as_bytes(), 501));
-    assert_eq!(&rows[1].request_head[..], b":method: CONNECT\r\n:authority: elsewhere.test:443\r\n");
+    assert_eq!(
+        (&rows[0].error[..], rows[0].status),
+        (error_code::REQUEST_HEAD_TOO_LARGE.as_bytes(), 431)
+    );
+    assert_eq!(
+        (&rows[1].error[..], rows[1].status),
+        (error_code::REQUEST_REFUSED.as_bytes(), 501)
+    );
+    assert_eq!(
+        &rows[1].request_head[..],
+        b":method: CONNECT\r\n:authority: elsewhere.test:443\r\n"
+    );
 }
