@@ -29,6 +29,8 @@ pub struct Peer {
     /// Which connection of the origin this is, from 0.
     pub number: usize,
     buffer: Vec<u8>,
+    /// It ends with a reset.
+    resets: bool,
 }
 
 enum Stream {
@@ -168,6 +170,7 @@ impl Peer {
             log,
             number,
             buffer: Vec::new(),
+            resets: false,
         })
     }
 
@@ -209,8 +212,21 @@ impl Peer {
         }
     }
 
-    /// Closes so that the other side sees a reset.
+    /// Says that nothing more comes from here; reading goes on.
+    pub fn finish(&mut self) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Plain(socket) => socket.shutdown(Shutdown::Write),
+            Stream::Tls(tls) => {
+                tls.conn.send_close_notify();
+                tls.flush()?;
+                tls.sock.shutdown(Shutdown::Write)
+            }
+        }
+    }
+
+    /// Closes, once it is served, so that the other side sees a reset and nothing before it.
     pub fn reset(&mut self) -> io::Result<()> {
+        self.resets = true;
         let socket = match &self.stream {
             Stream::Plain(socket) => socket,
             Stream::Tls(tls) => &tls.sock,
@@ -224,15 +240,9 @@ impl Peer {
     }
 
     fn close(&mut self) {
-        match &mut self.stream {
-            Stream::Plain(socket) => {
-                let _ = socket.shutdown(Shutdown::Write);
-            }
-            Stream::Tls(tls) => {
-                tls.conn.send_close_notify();
-                let _ = tls.flush();
-                let _ = tls.sock.shutdown(Shutdown::Write);
-            }
+        if !self.resets {
+            // The other side may have gone before.
+            let _ = self.finish();
         }
     }
 
