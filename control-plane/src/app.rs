@@ -70,7 +70,7 @@ async fn serve(
         Ok(running) => {
             process
                 .soft()
-                .run_until_cancelled(running.greet(&config, environment, &data))
+                .run_until_cancelled(running.begin(&config, environment, &data))
                 .await;
             process.soft().cancelled().await;
             running.stop(config.shutdown_timeout, &process, &ingesting).await
@@ -98,6 +98,7 @@ struct Running {
     unlink: CancellationToken,
     supervisor: Supervisor,
     services: Services,
+    health: Health,
 }
 
 impl Running {
@@ -147,7 +148,7 @@ impl Running {
         };
         api.serve(listener, process).await.map_err(StartError::of("API"))?;
         info!(%address, "the API is served");
-        let running = Self {
+        Ok(Self {
             address,
             lease,
             pki,
@@ -155,33 +156,23 @@ impl Running {
             unlink,
             supervisor,
             services,
-        };
-        running.boot(process).await;
-        health.started();
-        Ok(running)
+            health,
+        })
     }
 
-    /// Starts the proxies that are to run, unless a stop comes first.
-    async fn boot(&self, process: &Lifecycle) {
-        tokio::select! {
-            biased;
-            () = process.soft().cancelled() => {}
-            booted = self.supervisor.boot() => {
-                if let Err(error) = booted {
-                    error!(%error, "the enabled proxies could not be read");
-                }
-            }
-        }
-    }
-
-    /// With --bootstrap, makes what there is to make on an empty database, and says how to use it.
-    async fn greet(&self, config: &Config, environment: &Environment, data: &DataDir) {
+    /// Starts the proxies that are to run; with --bootstrap, makes what there is to make on an empty database. Only
+    /// then is everything ready.
+    async fn begin(&self, config: &Config, environment: &Environment, data: &DataDir) {
         let address = client::reachable(self.address);
         let announced = client::announce(environment, &format!("http://{address}"), &data.token());
         if let Err(error) = &announced {
             warn!(%error, "proxyctl will not find this server by itself");
         }
+        if let Err(error) = self.supervisor.boot().await {
+            error!(%error, "the enabled proxies could not be read");
+        }
         if !config.bootstrap {
+            self.health.started();
             return;
         }
         let (proxy, trouble) = match bootstrap::proxy(&self.services).await {
@@ -191,6 +182,7 @@ impl Running {
                 (None, error.to_string())
             }
         };
+        self.health.started();
         let (ca, client) = (data.ca_certificate(), announced.ok());
         let greeting = bootstrap::Greeting {
             proxy,

@@ -4,7 +4,6 @@
 //! Values come raw and are checked here, all of them before anything is refused; ids, pages and enums are parsed by
 //! the API.
 
-mod certificates;
 mod check;
 mod error;
 mod proxies;

@@ -7,6 +7,7 @@
 mod backoff;
 mod binary;
 mod boot;
+pub(crate) mod certificates;
 mod error;
 mod exit;
 mod handoff;

@@ -19,8 +19,9 @@ use crate::{
 
 /// Connections for everybody but ingest, which has its own. Callers wait for one.
 const CONNECTIONS: u32 = 16;
-/// How long a caller waits for a connection before it is told that the database is away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller waits for a connection before it is told that the database is away: it is to know within two
+/// seconds.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Idle connections are closed after this: each costs the server memory.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 

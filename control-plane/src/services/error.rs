@@ -161,6 +161,7 @@ impl Error {
             LifecycleError::PortInUse { port, holder } => Self::PortInUse { port, holder },
             LifecycleError::AddressNotAvailable { address, detail } => Self::AddressNotAvailable { address, detail },
             LifecycleError::WorkerFailed { detail, log } => Self::WorkerFailed { detail, log },
+            LifecycleError::Invalid(violations) => Self::Invalid(violations),
             LifecycleError::Rejected(violations) => Self::Rejected(violations),
             LifecycleError::RestartRequired => Self::RestartRequired,
             LifecycleError::ShuttingDown => Self::ShuttingDown,

@@ -6,7 +6,7 @@ use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceNam
 use tokio::sync::mpsc;
 
 use super::{
-    Error, Services, certificates,
+    Error, Services,
     check::{self, Checks},
     workspaces,
 };
@@ -16,7 +16,7 @@ use crate::{
         page::{Page, Paged},
         services::{NewService, ServiceFilter, ServiceRow},
     },
-    supervisor::{ServiceStatus, Supervisor},
+    supervisor::{ServiceStatus, Supervisor, certificates},
 };
 
 /// Ports that are tried for port 0 when others take them between the look and the store.
@@ -282,7 +282,7 @@ fn checked(new: &NewProxy) -> Result<NewService, Error> {
 }
 
 /// The specification, with certificates that can be used.
-pub(super) fn capture(raw: &RawCapture) -> Result<CaptureSpec, Vec<Violation>> {
+fn capture(raw: &RawCapture) -> Result<CaptureSpec, Vec<Violation>> {
     let spec = CaptureSpec::parse(raw)?;
     certificates::check("capture.extra_ca_pem", &spec.extra_ca_pem)?;
     Ok(spec)

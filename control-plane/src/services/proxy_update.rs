@@ -1,11 +1,10 @@
 //! Changes of a ProxyService.
 
-use proxyplane_spec::{ListenHost, RawCapture, ServiceId, ServiceName};
+use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName};
 
 use super::{
     Error, Proxy, Services,
     check::{self, Checks, below},
-    proxies::capture,
 };
 use crate::{
     store::{
@@ -91,6 +90,7 @@ impl Services {
 
     async fn update_error(&self, error: LifecycleError, row: &ServiceRow) -> Error {
         match error {
+            LifecycleError::Invalid(violations) => Error::Invalid(below("proxy_service", violations)),
             LifecycleError::Rejected(violations) => Error::Rejected(below("proxy_service", violations)),
             LifecycleError::Store(error @ (StoreError::NameTaken { .. } | StoreError::PortTaken { .. })) => {
                 self.proxy_error(error, row.workspace_id).await
@@ -136,7 +136,8 @@ fn checked(update: &UpdateProxy, row: &ServiceRow) -> Result<ServiceChange, Erro
         }
     }
     if let Some(merged) = merged {
-        change.spec = checks.take_all(capture(&merged).map_err(|violations| below("proxy_service", violations)));
+        // Certificates are judged by the worker, or in its place by the supervisor.
+        change.spec = checks.take_all(CaptureSpec::parse(&merged).map_err(|violations| below("proxy_service", violations)));
     }
     checks.finish(Some(change))
 }
@@ -152,7 +153,7 @@ fn raw(row: &ServiceRow) -> RawCapture {
 
 #[cfg(test)]
 mod tests {
-    use proxyplane_spec::{CaptureSpec, WorkspaceId};
+    use proxyplane_spec::WorkspaceId;
 
     use super::*;
     use crate::store::services::ServiceKind;

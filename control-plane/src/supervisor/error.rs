@@ -43,6 +43,9 @@ pub enum LifecycleError {
         /// Its last log lines.
         log: Vec<String>,
     },
+    /// The configuration cannot be put in force, by the judgement that a worker would give if there were one.
+    #[error("the configuration is refused")]
+    Invalid(Vec<Violation>),
     /// The worker refuses the configuration; nothing changed.
     #[error("the worker refused the configuration")]
     Rejected(Vec<Violation>),

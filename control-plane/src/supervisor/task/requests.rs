@@ -7,6 +7,7 @@ use crate::{
     link::{ChangeError, Counters},
     store::{self, StoreError, services::ServiceRow},
     supervisor::{
+        certificates,
         error::LifecycleError,
         listeners,
         state::{Asked, Conflict, Event, Request, State},
@@ -99,10 +100,24 @@ impl Task {
 
     /// Reads the service anew.
     async fn load(&mut self) -> Result<&ServiceRow, LifecycleError> {
-        let row = in_time(store::services::get(&self.shared.db, self.id))
-            .await?
-            .ok_or(LifecycleError::NotFound)?;
+        let row = in_time(store::services::get(&self.shared.db, self.id)).await?;
+        let row = self.found(row)?;
         Ok(self.row.insert(row))
+    }
+
+    /// There is nothing to own for a service that does not exist: its task ends.
+    fn found(&mut self, row: Option<ServiceRow>) -> Result<ServiceRow, LifecycleError> {
+        if row.is_none() && self.listeners.is_none() && self.worker.is_none() {
+            self.end();
+        }
+        row.ok_or(LifecycleError::NotFound)
+    }
+
+    /// Whoever asks next gets a task of its own; who waits for this one is told that there is no such service.
+    fn end(&mut self) {
+        self.shared.services().remove(&self.id);
+        self.state = State::Stopped;
+        self.ending = true;
     }
 
     /// Stores whether the service is to run, unless the store says so already.
@@ -119,9 +134,8 @@ impl Task {
     async fn update(&mut self, update: Update) -> Result<ServiceRow, LifecycleError> {
         self.admit(Request::Update)?;
         let mut transaction = in_time(async { Ok(self.shared.db.begin().await?) }).await?;
-        let before = in_time(store::services::get(&mut *transaction, self.id))
-            .await?
-            .ok_or(LifecycleError::NotFound)?;
+        let before = in_time(store::services::get(&mut *transaction, self.id)).await?;
+        let before = self.found(before)?;
         let etag = update.etag.as_deref();
         let row = in_time(store::services::update(&mut transaction, self.id, etag, &update.change)).await?;
         self.check_address(&before, &row).await?;
@@ -129,6 +143,8 @@ impl Task {
         if let Some(worker) = &self.worker {
             let staged = worker.link.stage(config.clone()).await;
             staged.map_err(|error| self.change_failed(error))?;
+        } else {
+            certificates::check("capture.extra_ca_pem", &row.spec.extra_ca_pem).map_err(LifecycleError::Invalid)?;
         }
         if update.validate_only {
             // Dropping the transaction undoes it; the worker holds what was staged until the next change.
@@ -193,9 +209,7 @@ impl Task {
         in_time(store::services::delete(&mut transaction, self.id, etag.as_deref())).await?;
         in_time(async { Ok(transaction.commit().await?) }).await?;
         self.log.remove();
-        self.shared.services().remove(&self.id);
-        self.state = State::Stopped;
-        self.ending = true;
+        self.end();
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 /// Every certificate of `pem` must be usable as a trust anchor.
-pub(super) fn check(field: &str, pem: &str) -> Result<(), Vec<Violation>> {
+pub(crate) fn check(field: &str, pem: &str) -> Result<(), Vec<Violation>> {
     let mut roots = RootCertStore::empty();
     let mut violations = Vec::new();
     for (index, certificate) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
