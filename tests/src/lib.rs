@@ -11,6 +11,7 @@
     reason = "panicking is how a test's language says what went wrong"
 )]
 
+mod api;
 mod certificates;
 mod ctl;
 mod curl;
@@ -26,6 +27,7 @@ mod websocket;
 mod workspace;
 mod world;
 
+pub use api::{Api, Authorized, blamed, metadata, reason};
 pub use certificates::{Authority, Leaf};
 pub use ctl::Ran;
 pub use curl::{Curl, Response};

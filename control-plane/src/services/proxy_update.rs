@@ -137,7 +137,8 @@ fn checked(update: &UpdateProxy, row: &ServiceRow) -> Result<ServiceChange, Erro
     }
     if let Some(merged) = merged {
         // Certificates are judged by the worker, or in its place by the supervisor.
-        change.spec = checks.take_all(CaptureSpec::parse(&merged).map_err(|violations| below("proxy_service", violations)));
+        change.spec =
+            checks.take_all(CaptureSpec::parse(&merged).map_err(|violations| below("proxy_service", violations)));
     }
     checks.finish(Some(change))
 }
