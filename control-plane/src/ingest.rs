@@ -1,8 +1,9 @@
 //! Ingest: what workers record becomes committed rows, then acknowledgements.
 //!
-//! One transaction is in flight at a time. It takes what all sessions sent while the one before it committed, so batches
-//! grow with the load and no timer is needed. A record is acknowledged only after its commit; where a worker resumes is
-//! the database's cursor, never the worker's. While the database is away, sessions wait and nothing is dropped.
+//! One transaction is in flight at a time. It takes what all sessions sent meanwhile, so batches grow with the load;
+//! under load small ones are gathered for some milliseconds, after a pause nothing waits (see `queue`). A record is
+//! acknowledged only after its commit; where a worker resumes is the database's cursor, never the worker's. While the
+//! database is away, sessions wait and nothing is dropped.
 
 use std::{fmt, sync::Arc};
 

@@ -131,6 +131,7 @@ impl Hub {
     }
 
     /// An exchange began.
+    #[expect(clippy::needless_pass_by_value, reason = "it was decoded for this call alone")]
     pub fn begun(&self, source: Source, exchange: Exchange) {
         if self.is_watched_closely()
             && let Some(row) = self.row(source, &exchange)

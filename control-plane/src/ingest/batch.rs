@@ -135,13 +135,12 @@ impl Batch {
     fn count(&mut self, item: &Item) {
         let (epoch, seq) = (item.source.epoch.0, item.frame.seq.cast_signed());
         let advance = &mut self.advance;
-        match advance.epochs.iter().rposition(|known| *known == epoch) {
-            Some(at) => advance.next_seq[at] = seq + 1,
-            None => {
-                advance.epochs.push(epoch);
-                advance.expected.push(seq);
-                advance.next_seq.push(seq + 1);
-            }
+        if let Some(at) = advance.epochs.iter().rposition(|known| *known == epoch) {
+            advance.next_seq[at] = seq + 1;
+        } else {
+            advance.epochs.push(epoch);
+            advance.expected.push(seq);
+            advance.next_seq.push(seq + 1);
         }
     }
 
@@ -167,18 +166,15 @@ impl Batch {
             }
             Kind::End(exchange) => {
                 let id = self.day_of(&exchange.id, today)?;
-                match self.begun.get_mut(&id) {
-                    Some(begun) => {
-                        *begun = Begun {
-                            source,
-                            exchange,
-                            ended: true,
-                        }
-                    }
-                    None => {
-                        self.ended.push(Uuid::from_bytes(id));
-                        self.exchange(source, &id, &exchange, hub);
-                    }
+                if let Some(begun) = self.begun.get_mut(&id) {
+                    *begun = Begun {
+                        source,
+                        exchange,
+                        ended: true,
+                    };
+                } else {
+                    self.ended.push(Uuid::from_bytes(id));
+                    self.exchange(source, &id, &exchange, hub);
                 }
             }
             Kind::BodyChunk(chunk) => {
@@ -237,12 +233,11 @@ impl Batch {
     /// One exchange more of this service.
     fn stored(&mut self, source: Source) {
         let advance = &mut self.advance;
-        match advance.services.iter().rposition(|known| *known == source.service_id.0) {
-            Some(at) => advance.stored[at] += 1,
-            None => {
-                advance.services.push(source.service_id.0);
-                advance.stored.push(1);
-            }
+        if let Some(at) = advance.services.iter().rposition(|known| *known == source.service_id.0) {
+            advance.stored[at] += 1;
+        } else {
+            advance.services.push(source.service_id.0);
+            advance.stored.push(1);
         }
     }
 

@@ -222,9 +222,9 @@ impl Committer {
                 continue;
             };
             let of_epoch = |item: &Item| item.source.epoch.0 == epoch;
-            parts
-                .iter_mut()
-                .for_each(|part| part.items.retain(|item| !of_epoch(item) || item.frame.seq >= cursor));
+            for part in parts.iter_mut() {
+                part.items.retain(|item| !of_epoch(item) || item.frame.seq >= cursor);
+            }
             self.queue.acknowledge(Epoch(epoch), cursor);
             let first = parts
                 .iter()
@@ -241,9 +241,9 @@ impl Committer {
     /// The session has to begin anew where the database says; the worker still has the records.
     fn give_up(&self, epoch: Epoch, parts: &mut [Part], why: &str) {
         error!(%epoch, why, "records of a worker do not follow on what is committed; its session ends");
-        parts
-            .iter_mut()
-            .for_each(|part| part.items.retain(|item| item.source.epoch != epoch));
+        for part in parts {
+            part.items.retain(|item| item.source.epoch != epoch);
+        }
         self.queue.fail(epoch);
     }
 

@@ -117,9 +117,9 @@ impl CopyBuffer {
     /// `bytea`; empty is NULL.
     pub(super) fn bytes_or_null(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
-            self.null()
+            self.null();
         } else {
-            self.bytes(bytes)
+            self.bytes(bytes);
         }
     }
 
@@ -130,7 +130,11 @@ impl CopyBuffer {
 
     /// `text` in display form; empty is NULL.
     pub(super) fn text_or_null(&mut self, text: &[u8]) {
-        if text.is_empty() { self.null() } else { self.text(text) }
+        if text.is_empty() {
+            self.null();
+        } else {
+            self.text(text);
+        }
     }
 
     /// Fills in a `bigint` whose length field is at `at`.

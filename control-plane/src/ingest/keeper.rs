@@ -16,7 +16,7 @@ use crate::{
 /// Days before and after today that always have partitions.
 const DAYS: std::ops::RangeInclusive<i32> = -1..=3;
 /// Between rounds: three days ahead leave room for many that fail.
-const ROUND: Duration = Duration::from_secs(3_600);
+const ROUND: Duration = Duration::from_hours(1);
 /// After a round that failed.
 const AGAIN: Duration = Duration::from_secs(30);
 

@@ -6,11 +6,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use proxyplane_record::frame::Frame;
 use proxyplane_spec::Epoch;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::{Instant, sleep_until},
+};
 
 use super::{IngestError, Source};
 
@@ -22,6 +26,18 @@ const TOTAL_BYTES: usize = 64 * 1024 * 1024;
 const BATCH_RECORDS: usize = 1_000;
 /// Most bytes of one transaction, unless one record alone is larger.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// After a batch was handed out, the next one is gathered for this long, unless it is [`GATHER_RECORDS`] or
+/// [`GATHER_BYTES`] before. What comes after a pause is committed at once.
+///
+/// A transaction costs about 0.5 ms of CPU whatever its size. Measured at 15,000 exchanges a second: committing whatever
+/// is there made 2,000 transactions of 100,000 exchanges, at 30 µs of CPU each (Postgres 22, ingest 8); this makes 250,
+/// at 20 µs (16 and 4).
+const GATHER: Duration = Duration::from_millis(25);
+/// See [`GATHER`].
+const GATHER_RECORDS: usize = 500;
+/// See [`GATHER`].
+const GATHER_BYTES: usize = 1024 * 1024;
 
 /// A record on its way.
 #[derive(Clone, Debug)]
@@ -55,6 +71,14 @@ impl Ticket {
     }
 }
 
+/// What there is for the committer.
+enum Taken {
+    Work(Work),
+    /// A batch, but not before this.
+    Gathering(Instant),
+    Nothing,
+}
+
 #[derive(Default)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
@@ -72,6 +96,9 @@ struct Inner {
     opens: VecDeque<(Source, oneshot::Sender<Ticket>)>,
     closes: Vec<Epoch>,
     bytes: usize,
+    records: usize,
+    /// Before this, a small batch is not handed out.
+    gather_until: Option<Instant>,
     /// Whose turn is first: nobody is always last.
     turn: usize,
     ended: bool,
@@ -120,7 +147,7 @@ impl Queue {
             left: false,
         };
         if let Some(former) = inner.lanes.insert(source.epoch, lane) {
-            inner.bytes -= former.bytes;
+            inner.forget(&former);
             former.room.notify_one();
         }
         Ticket {
@@ -168,6 +195,7 @@ impl Queue {
             lane.expected += 1;
             lane.bytes += frame.payload.len();
             inner.bytes += frame.payload.len();
+            inner.records += 1;
             lane.frames.push_back(frame);
         }
         if lane.bytes > before {
@@ -221,7 +249,7 @@ impl Queue {
     pub(super) fn fail(&self, epoch: Epoch) {
         let mut inner = self.lock();
         if let Some(lane) = inner.lanes.remove(&epoch) {
-            inner.bytes -= lane.bytes;
+            inner.forget(&lane);
             lane.room.notify_one();
         }
     }
@@ -235,30 +263,45 @@ impl Queue {
     /// Waits for work. To be asked only when what was handed out before is done.
     pub(super) async fn next(&self) -> Work {
         loop {
-            if let Some(work) = self.take() {
-                return work;
+            let until = match self.take() {
+                Taken::Work(work) => return work,
+                Taken::Gathering(until) => until,
+                Taken::Nothing => {
+                    self.work.notified().await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                () = self.work.notified() => {}
+                () = sleep_until(until) => {}
             }
-            self.work.notified().await;
         }
     }
 
-    fn take(&self) -> Option<Work> {
+    fn take(&self) -> Taken {
         let mut inner = self.lock();
         if let Some((source, answer)) = inner.opens.pop_front() {
-            return Some(Work::Open(source, answer));
+            return Taken::Work(Work::Open(source, answer));
         }
         // Not only when nothing waits at all: others may always have something waiting.
         let Inner { closes, lanes, .. } = &mut *inner;
         let empty = |epoch: &Epoch| lanes.get(epoch).is_none_or(|lane| lane.frames.is_empty());
         if let Some(at) = closes.iter().position(empty) {
-            return Some(Work::Close(closes.swap_remove(at)));
+            return Taken::Work(Work::Close(closes.swap_remove(at)));
+        }
+        if let Some(until) = inner.gathering() {
+            return Taken::Gathering(until);
         }
         let batch = inner.batch();
         if !batch.is_empty() {
-            return Some(Work::Batch(batch));
+            return Taken::Work(Work::Batch(batch));
         }
         self.idle.send_replace(true);
-        inner.ended.then_some(Work::End)
+        if inner.ended {
+            Taken::Work(Work::End)
+        } else {
+            Taken::Nothing
+        }
     }
 
     fn wake(&self) {
@@ -272,6 +315,19 @@ impl Queue {
 }
 
 impl Inner {
+    /// Until when what waits is to be gathered; `None` if it is enough, or nothing.
+    fn gathering(&self) -> Option<Instant> {
+        let small = self.records < GATHER_RECORDS && self.bytes < GATHER_BYTES;
+        self.gather_until
+            .filter(|until| small && self.records > 0 && !self.ended && *until > Instant::now())
+    }
+
+    /// What waits of a lane that is gone does not wait any more.
+    fn forget(&mut self, lane: &Lane) {
+        self.bytes -= lane.bytes;
+        self.records -= lane.frames.len();
+    }
+
     /// What all sessions have waiting, up to the limits; each gets an equal share of them.
     fn batch(&mut self) -> Vec<Item> {
         let busy = self.lanes.values().filter(|lane| !lane.frames.is_empty()).count();
@@ -297,7 +353,9 @@ impl Inner {
             let Some(lane) = self.lanes.get_mut(&epoch) else {
                 continue;
             };
+            let before = items.len();
             self.bytes -= lane.take(records, bytes, &mut items);
+            self.records -= items.len() - before;
             if lane.left && lane.frames.is_empty() {
                 self.lanes.remove(&epoch);
             }
@@ -305,6 +363,7 @@ impl Inner {
         for lane in self.lanes.values() {
             lane.room.notify_one();
         }
+        self.gather_until = Some(Instant::now() + GATHER);
         items
     }
 }

@@ -1,6 +1,7 @@
 //! The files of the private server: made once, configured at every start.
 
 use std::{
+    fmt::Write as _,
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, Write as _},
     os::unix::{
@@ -204,7 +205,7 @@ fn socket_directory(run: &Path, root: &Path) -> PathBuf {
         return usual;
     }
     let digest = Sha256::digest(root.as_os_str().as_bytes());
-    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let name = hex(digest.get(..6).unwrap_or_default());
     let uid = geteuid();
     let parent = if uid.is_root() { "/run" } else { "/tmp" };
     Path::new(parent).join(format!("proxyplane-pg-{uid}-{name}"))
@@ -217,12 +218,19 @@ fn password(path: &Path) -> Result<String, PostgresError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(path_error("read", path)(error)),
         _ => {}
     }
-    let password: String = rand::random::<[u8; 24]>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let password = hex(&rand::random::<[u8; 24]>());
     write_private(path, &password)?;
     Ok(password)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), PostgresError> {

@@ -20,11 +20,11 @@ use super::{
 };
 
 /// For a start: recovery after a crash replays at most `max_wal_size`.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 /// For the processes of a server that was killed to end.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 /// For a stop; a fast one takes as long as its checkpoint.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_mins(1);
 /// Between attempts to connect.
 const POLL: Duration = Duration::from_millis(20);
 /// The log is put aside at a start when it is larger.

@@ -108,6 +108,7 @@ pub struct ServiceFilter {
 }
 
 /// A row as the database has it.
+#[expect(clippy::struct_excessive_bools, reason = "they are columns")]
 struct Raw {
     id: ServiceId,
     workspace_id: WorkspaceId,
