@@ -112,7 +112,7 @@ impl Supervisor {
     ) -> Result<Self, BinaryError> {
         let binary = binary::WorkerBinary::open(&options.worker_binary).await?;
         tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
-        boot::end_former(&options.run_dir, &ingest).await;
+        boot::end_former(&options.run_dir, &db, &ingest).await;
         let shared = Shared {
             options,
             binary,

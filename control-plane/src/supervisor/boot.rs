@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ingest::IngestHandle,
-    store::{self, StoreError, services::ServiceRow},
+    store::{self, Db, StoreError, services::ServiceRow},
 };
 
 /// Services that are started at once; the others wait for them.
@@ -52,15 +52,15 @@ impl Supervisor {
     }
 }
 
-/// Ends every recorded worker: it cannot be talked to and holds its listeners. Comes before the first record of our own
-/// is written.
-pub(super) async fn end_former(run_dir: &Path, ingest: &IngestHandle) {
+/// Ends every recorded worker: it cannot be talked to and holds its listeners. Then closes what any former worker left
+/// open, also one whose record is gone. Comes before the first record of our own is written.
+pub(super) async fn end_former(run_dir: &Path, db: &Db, ingest: &IngestHandle) {
     let records = RunRecord::all(run_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "run records of former workers cannot be read");
         Vec::new()
     });
     let ends = records.into_iter().map(|record| async move {
-        let (service_id, epoch, pid) = (record.service_id, record.epoch, record.pid);
+        let (service_id, pid) = (record.service_id, record.pid);
         match tokio::task::spawn_blocking(move || record.kill()).await {
             Ok(Ok(Stale::Killed)) => tracing::info!(service = %service_id, pid, "ended a former worker"),
             Ok(Ok(Stale::Gone)) => {}
@@ -70,7 +70,14 @@ pub(super) async fn end_former(run_dir: &Path, ingest: &IngestHandle) {
         if let Err(error) = run_record::remove(run_dir, service_id) {
             tracing::warn!(service = %service_id, %error, "a run record could not be removed");
         }
-        ingest.close_epoch(epoch).await;
     });
     futures_util::future::join_all(ends).await;
+    match store::ingest::unclosed(db).await {
+        Ok(epochs) => {
+            for epoch in epochs {
+                ingest.close_epoch(epoch).await;
+            }
+        }
+        Err(error) => tracing::warn!(?error, "what former workers left open cannot be read"),
+    }
 }
