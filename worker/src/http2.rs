@@ -40,8 +40,9 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const SEND_BUFFER: usize = limits::COPY_BUFFER;
 /// Largest DATA frame that is taken: fewer frames cost less than small ones.
 const FRAME_MAX: u32 = 64 * 1024;
-/// h2 refuses longer heads by itself and without a row, so it is told twice our limit.
-const HEADER_LIST_MAX: u32 = 2 * limits::HEAD_BYTES_MAX as u32;
+/// h2 refuses longer heads by itself and without a row, so it is told more than our limit. It takes this for a measure
+/// of CONTINUATION frames too: so many of [`FRAME_MAX`] bytes, and clients make them of 16 KiB.
+const HEADER_LIST_MAX: u32 = 4 * limits::HEAD_BYTES_MAX as u32;
 /// Streams that were reset here are remembered so that what is still on its way is not taken for an error.
 const RESETS_REMEMBERED: usize = 1_000;
 /// Streams that a client may reset before we have seen them.
@@ -63,7 +64,7 @@ pub async fn serve<C>(ctx: Connection, origin: Origin, client: C, upstream: Upst
 where
     C: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let origins = Origins::new(Arc::clone(&ctx.service), origin.clone(), upstream);
+    let origins = Origins::new(Arc::clone(&ctx.service), origin.clone(), upstream).await;
     let shared = Arc::new(Shared { ctx, origin, origins });
     let handshake = builder().handshake::<_, Bytes>(client);
     // Who does not finish the preface has asked for nothing.
@@ -120,7 +121,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
                     idle.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
                 }
                 Some(ended) = self.exchanges.join_next(), if !self.exchanges.is_empty() => {
-                    if !self.ended(ended) {
+                    if !self.ended(&ended) {
                         return self.close(Reason::ENHANCE_YOUR_CALM).await;
                     }
                     let wait = if closing { CLOSE_TIMEOUT } else { limits::KEEP_ALIVE_TIMEOUT };
@@ -151,7 +152,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
     }
 
     /// Minds how an exchange ended; false if the client resets too much.
-    fn ended(&mut self, ended: Result<Outcome, tokio::task::JoinError>) -> bool {
+    fn ended(&mut self, ended: &Result<Outcome, tokio::task::JoinError>) -> bool {
         match ended {
             Ok(Outcome::Served) => true,
             Ok(Outcome::Cancelled) => self.resets.take(Instant::now()),

@@ -1309,6 +1309,13 @@ impl<B: Buf> SendResponse<B> {
         self.inner.send_reset(reason)
     }
 
+    /// Sends a stream reset once everything that was given to the stream before has been sent.
+    ///
+    /// [`send_reset`](Self::send_reset) discards what is still queued.
+    pub fn send_reset_after_data(&mut self, reason: Reason) {
+        self.inner.send_reset_after_data(reason)
+    }
+
     /// Polls to be notified when the client resets this stream.
     ///
     /// If stream is still open, this returns `Poll::Pending`, and

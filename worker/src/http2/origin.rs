@@ -18,8 +18,6 @@ use crate::{
 pub(super) struct Origins {
     service: Arc<Service>,
     origin: Origin,
-    /// Dialled by whoever found out that client and origin speak HTTP/2.
-    first: Mutex<Option<Upstream>>,
     current: Mutex<Arc<Slot>>,
 }
 
@@ -44,17 +42,22 @@ pub(super) struct Lease {
 }
 
 impl Origins {
-    pub(super) fn new(service: Arc<Service>, origin: Origin, first: Upstream) -> Self {
+    /// `first` was dialled by whoever found out that client and origin speak HTTP/2.
+    pub(super) async fn new(service: Arc<Service>, origin: Origin, first: Upstream) -> Self {
         // What speaks HTTP/2 to the client needs it here, whatever else the client had offered.
         let origin = Origin {
             alpn: vec![b"h2".to_vec()],
             ..origin
         };
+        let slot = Arc::<Slot>::default();
+        // If it has ended already, the first exchange dials.
+        if let Ok(live) = handshake(&service, first).await {
+            let _ = slot.0.set(live);
+        }
         Self {
             service,
             origin,
-            first: Mutex::new(Some(first)),
-            current: Mutex::default(),
+            current: Mutex::new(slot),
         }
     }
 
@@ -95,43 +98,33 @@ impl Origins {
     }
 
     async fn dial(&self) -> Result<Live, DialError> {
-        let first = lock(&self.first).take();
-        let upstream = match first {
-            Some(first) => first,
-            None => upstream::dial(&self.service, &self.origin).await?,
-        };
+        let upstream = upstream::dial(&self.service, &self.origin).await?;
         if upstream.tls.as_ref().is_some_and(|tls| tls.alpn != "h2") {
             return Err(aborted("the origin does not speak HTTP/2 any more"));
         }
-        self.handshake(upstream).await
+        handshake(&self.service, upstream).await
     }
+}
 
-    async fn handshake(&self, upstream: Upstream) -> Result<Live, DialError> {
-        let Upstream {
-            io,
-            address,
-            tls,
-            timings,
-        } = upstream;
-        let (sender, connection) = builder()
-            .handshake(io)
-            .await
-            .map_err(|error| aborted(&error.to_string()))?;
-        let drain = self.service.drain.clone();
-        self.service.drain.tracker().spawn(async move {
-            tokio::select! {
-                // How it ends is told to its streams.
-                _ = connection => {}
-                () = drain.deadline() => {}
-            }
-        });
-        Ok(Live {
-            sender,
-            address,
-            tls,
-            dialled: Mutex::new(Some(timings)),
-        })
-    }
+async fn handshake(service: &Service, upstream: Upstream) -> Result<Live, DialError> {
+    let (sender, connection) = builder()
+        .handshake(upstream.io)
+        .await
+        .map_err(|error| aborted(&error.to_string()))?;
+    let drain = service.drain.clone();
+    service.drain.tracker().spawn(async move {
+        tokio::select! {
+            // How it ends is told to its streams.
+            _ = connection => {}
+            () = drain.deadline() => {}
+        }
+    });
+    Ok(Live {
+        sender,
+        address: upstream.address,
+        tls: upstream.tls,
+        dialled: Mutex::new(Some(upstream.timings)),
+    })
 }
 
 fn builder() -> client::Builder {

@@ -40,20 +40,23 @@ pub(super) async fn next(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> R
     .await
 }
 
-/// Passes a piece on, then records it. The sender gets its window back only when the receiver has taken the bytes.
-/// True if it was the last.
+/// Passes a piece on, or the end if there is none; true if nothing follows.
 pub(super) async fn pass(
-    data: Bytes,
+    data: Option<Bytes>,
     from: &mut RecvStream,
     to: &mut SendStream<Bytes>,
     recorder: &Recorder,
     body: Body,
 ) -> Result<bool, Failed> {
+    let Some(data) = data else {
+        return end(from, to, recorder, body).await.map(|()| true);
+    };
     // END_STREAM goes where it came, not into a frame of its own.
     let last = from.is_end_stream();
     let copy = data.clone();
     send(to, data, last).await.map_err(Failed::To)?;
-    // It fails only for a stream that has ended, which has no window to mind.
+    // The sender gets its window back only now that the receiver has taken the bytes. It fails only for a stream that
+    // has ended, which has no window to mind.
     let _ = from.flow_control().release_capacity(copy.len());
     match body {
         Body::Request => recorder.request_data(&copy).await,
@@ -63,12 +66,7 @@ pub(super) async fn pass(
 }
 
 /// After the last piece: trailers, or the bare end.
-pub(super) async fn end(
-    from: &mut RecvStream,
-    to: &mut SendStream<Bytes>,
-    recorder: &Recorder,
-    body: Body,
-) -> Result<(), Failed> {
+async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recorder, body: Body) -> Result<(), Failed> {
     let trailers = from.trailers().await.map_err(|error| Failed::From(error.into()))?;
     let Some(trailers) = trailers else {
         return send(to, Bytes::new(), true).await.map_err(Failed::To);

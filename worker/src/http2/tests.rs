@@ -24,6 +24,7 @@ where
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             let connection = server::Builder::new()
                 .initial_window_size(STREAM_WINDOW)
                 .handshake(stream)
@@ -70,6 +71,8 @@ impl Bench {
         let local = listener.local_addr().unwrap();
         let stream = TcpStream::connect(local).await.unwrap();
         let (accepted, peer) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        accepted.set_nodelay(true).unwrap();
         let ctx = Connection::new(Arc::clone(&service), peer, local);
         let upstream = upstream::dial(&service, &target).await.unwrap();
         let serving = tokio::spawn(serve(ctx, target, accepted, upstream));

@@ -95,7 +95,7 @@ impl Exchange {
                 .await;
         } else {
             self.recorder.fail(error_code::CLIENT_TIMEOUT, detail);
-            self.respond.send_reset(Reason::NO_ERROR);
+            self.respond.send_reset_after_data(Reason::NO_ERROR);
         }
     }
 
@@ -135,7 +135,7 @@ impl Exchange {
         } else {
             Reason::INTERNAL_ERROR
         };
-        self.respond.send_reset(reason);
+        self.respond.send_reset_after_data(reason);
     }
 
     /// The origin has answered and wants no more of the request (RFC 9113 §8.1), or is gone.
@@ -148,7 +148,7 @@ impl Exchange {
         if reason != Reason::NO_ERROR {
             self.note_origin(cause);
         }
-        self.respond.send_reset(reason);
+        self.respond.send_reset_after_data(reason);
     }
 
     pub(super) async fn error(&mut self, status: StatusCode, code: &'static str, detail: &str) {

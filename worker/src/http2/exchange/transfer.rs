@@ -125,15 +125,9 @@ async fn upload(
             Err(_) if patient || state.progress() == Progress::Streaming => continue,
             Err(_) => return Err(Fault::Stalled),
         };
-        let last = match data {
-            Some(data) => pump::pass(data, from, to, recorder, Body::Request)
-                .await
-                .map_err(fault)?,
-            None => {
-                pump::end(from, to, recorder, Body::Request).await.map_err(fault)?;
-                true
-            }
-        };
+        let last = pump::pass(data, from, to, recorder, Body::Request)
+            .await
+            .map_err(fault)?;
         if last {
             state.uploading.store(0, Relaxed);
             return Ok(());
@@ -167,17 +161,9 @@ async fn download(
     state.progress.store(1, Relaxed);
     let mut last = whole;
     while !last {
-        last = match pump::next(&mut from, &mut to).await.map_err(fault)? {
-            Some(data) => pump::pass(data, &mut from, &mut to, recorder, Body::Response)
-                .await
-                .map_err(fault)?,
-            None => {
-                pump::end(&mut from, &mut to, recorder, Body::Response)
-                    .await
-                    .map_err(fault)?;
-                true
-            }
-        };
+        let data = pump::next(&mut from, &mut to).await.map_err(fault)?;
+        let passed = pump::pass(data, &mut from, &mut to, recorder, Body::Response).await;
+        last = passed.map_err(fault)?;
     }
     state.progress.store(2, Relaxed);
     Ok(())

@@ -60,7 +60,8 @@ async fn an_origins_reset_reaches_the_client_with_its_code() {
             return respond.send_reset(Reason::HTTP_1_1_REQUIRED);
         }
         let mut stream = respond.send_response(ok(), false).unwrap();
-        stream.send_data(Bytes::from_static(b"begin"), false).unwrap();
+        stream.send_data(vec![b'x'; 300_000].into(), false).unwrap();
+        // The client reads slowly at first: it is to get everything that came before the reset.
         tokio::time::sleep(Duration::from_millis(50)).await;
         stream.send_reset(Reason::INTERNAL_ERROR);
     })
@@ -70,10 +71,20 @@ async fn an_origins_reset_reaches_the_client_with_its_code() {
         bench.get(b"/early").await.unwrap_err().reason(),
         Some(Reason::HTTP_1_1_REQUIRED)
     );
-    assert_eq!(
-        bench.get(b"/late").await.unwrap_err().reason(),
-        Some(Reason::INTERNAL_ERROR)
-    );
+    let (response, _) = bench.send(bench.request("GET", b"/late"), true).await;
+    let mut response = response.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut read = 0;
+    let end = loop {
+        match response.body_mut().data().await.unwrap() {
+            Ok(data) => {
+                read += data.len();
+                response.body_mut().flow_control().release_capacity(data.len()).unwrap();
+            }
+            Err(error) => break error.reason(),
+        }
+    };
+    assert_eq!((read, end), (300_000, Some(Reason::INTERNAL_ERROR)));
     let rows = bench.rows().await;
     assert_eq!(
         (&rows[0].error[..], rows[0].status),
@@ -115,11 +126,11 @@ async fn an_origin_that_goes_away_is_told_by_502_before_the_answer_and_by_a_rese
     })
     .await;
     let bench = Bench::new(address).await;
-    let (response, _request) = bench.send(bench.request("POST", b"/early"), false).await;
+    let (response, request) = bench.send(bench.request("POST", b"/early"), false).await;
     let answer = Answer::read(response.await.unwrap()).await.unwrap();
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
     assert!(answer.body.starts_with(b"proxyplane: upstream_aborted"));
-    drop(_request);
+    drop(request);
     assert!(bench.get(b"/late").await.is_err());
     let rows = bench.rows().await;
     assert!(rows.iter().all(|row| row.error == error_code::UPSTREAM_ABORTED));

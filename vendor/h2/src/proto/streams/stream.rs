@@ -103,6 +103,9 @@ pub(super) struct Stream {
     /// When the RecvStream drop occurs, no data should be received.
     pub is_recv: bool,
 
+    /// A scheduled reset waits until queued DATA has been sent, whatever its reason.
+    pub flush_before_reset: bool,
+
     /// Task tracking receiving frames
     pub recv_task: Option<Waker>,
 
@@ -190,6 +193,7 @@ impl Stream {
             next_reset_expire: None,
             pending_recv: buffer::Deque::new(),
             is_recv: true,
+            flush_before_reset: false,
             recv_task: None,
             push_task: None,
             pending_push_promises: store::Queue::new(),

@@ -1239,6 +1239,21 @@ impl<B> StreamRef<B> {
         })
     }
 
+    pub fn send_reset_after_data(&mut self, reason: Reason) {
+        let mut me = self.opaque.inner.lock().unwrap();
+        let me = &mut *me;
+
+        let stream = me.store.resolve(self.opaque.key);
+        let actions = &mut me.actions;
+        me.counts.transition(stream, |counts, stream| {
+            stream.flush_before_reset = true;
+            actions
+                .send
+                .schedule_implicit_reset(stream, reason, counts, &mut actions.task);
+            actions.recv.enqueue_reset_expiration(stream, counts);
+        });
+    }
+
     pub fn send_reset(&mut self, reason: Reason) {
         let mut me = self.opaque.inner.lock().unwrap();
         let me = &mut *me;
