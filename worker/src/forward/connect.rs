@@ -6,12 +6,16 @@ use bytes::Bytes;
 use proxyplane_h1::Scheme;
 use proxyplane_record::{TlsInfo, error_code};
 use proxyplane_spec::limits;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncWriteExt as _, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{
     Connection, intercept,
     replay::Replay,
-    sniff::{Verdict, classify},
+    sniff::{SETTINGS_LEN, Verdict, classify, is_settings},
 };
 use crate::{
     capture::Recorder,
@@ -62,7 +66,7 @@ impl Asked {
 pub(super) struct Tunnel {
     pub(super) asked: Asked,
     pub(super) client: Leg<TcpStream>,
-    pub(super) upstream: Leg<TcpStream>,
+    pub(super) upstream: TcpStream,
 }
 
 impl Tunnel {
@@ -74,9 +78,8 @@ impl Tunnel {
             exchange.client_tls = client_tls;
         });
         let (client, client_prefix) = self.client.into_parts();
-        let (upstream, upstream_prefix) = self.upstream.into_parts();
         let drain = &self.asked.ctx.service.drain;
-        tunnel::run(recorder, client, client_prefix, upstream, upstream_prefix, drain).await;
+        tunnel::run(recorder, client, client_prefix, self.upstream, Bytes::new(), drain).await;
     }
 }
 
@@ -94,9 +97,11 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
         port,
         facts: None,
     };
-    let connected = match upstream::connect(&asked.ctx.service, origin.host_str(), port).await {
-        Ok(connected) => connected,
-        Err(error) => {
+    let dialling = upstream::connect(&asked.ctx.service, origin.host_str(), port);
+    let connected = match session.while_present(dialling).await {
+        Ok(Ok(connected)) => connected,
+        Err(gone) => return asked.failed(error_code::CLIENT_ABORTED, gone.0, None).await,
+        Ok(Err(error)) => {
             let recorder = asked.record().await;
             recorder.with(|exchange| exchange.timings.dns_us = error.dns_us);
             recorder.fail(error.code, error.detail.clone());
@@ -116,9 +121,9 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
     let mut tunnel = Tunnel {
         asked,
         client: session.client,
-        upstream: Leg::new(connected.stream, &[]),
+        upstream: connected.stream,
     };
-    match first_bytes(&mut tunnel.client, &mut tunnel.upstream).await {
+    match first_bytes(&mut tunnel.client, &tunnel.upstream).await {
         First::Spoken(Verdict::Tls) => Box::pin(intercept::serve(tunnel)).await,
         First::Spoken(Verdict::Http1) => serve_plain(tunnel, origin, false).await,
         First::Spoken(Verdict::Http2) => serve_plain(tunnel, origin, true).await,
@@ -137,8 +142,7 @@ async fn serve_plain(tunnel: Tunnel, origin: Origin, h2: bool) {
     let Some(facts) = facts else { return };
     ctx.origin = Some(origin.clone());
     let (client, prefix) = client.into_parts();
-    let (io, _) = upstream.into_parts();
-    let upstream = Upstream::plain(io, facts);
+    let upstream = Upstream::plain(upstream, facts);
     if h2 {
         http2::serve(ctx, origin, Replay::new(prefix, client), upstream).await;
     } else {
@@ -152,8 +156,9 @@ enum First {
     Nothing(&'static str),
 }
 
-/// Reads from both sides until it is known what this is.
-async fn first_bytes(client: &mut Leg<TcpStream>, upstream: &mut Leg<TcpStream>) -> First {
+/// Waits until it is known what this is. The client's bytes are read, the origin's only looked at.
+async fn first_bytes(client: &mut Leg<TcpStream>, upstream: &TcpStream) -> First {
+    let mut greeted = false;
     let reading = async {
         loop {
             match classify(client.buffer.filled()) {
@@ -164,22 +169,32 @@ async fn first_bytes(client: &mut Leg<TcpStream>, upstream: &mut Leg<TcpStream>)
                 if let Poll::Ready(read) = client.poll_fill(cx) {
                     return Poll::Ready(Spoke::Client(read.unwrap_or_default()));
                 }
-                upstream.poll_fill(cx).map(|_| Spoke::Upstream)
+                if greeted {
+                    return Poll::Pending;
+                }
+                let mut start = [0; SETTINGS_LEN];
+                let mut start = ReadBuf::new(&mut start);
+                upstream.poll_peek(cx, &mut start).map(|_| {
+                    let settings = is_settings(start.filled());
+                    Spoke::Upstream { settings }
+                })
             })
             .await;
             match spoke {
                 Spoke::Client(1..) => {}
+                // HTTP/2 servers need not wait for the client's preface (RFC 9113 §3.4): that still has to come.
+                Spoke::Upstream { settings: true } => greeted = true,
                 Spoke::Client(0) if client.buffer.is_empty() => {
                     return First::Nothing("the client closed the connection without sending anything");
                 }
-                // Who lets the server speak first does not mean HTTP. An origin that closes is noticed later.
-                Spoke::Client(0) | Spoke::Upstream => return First::Spoken(Verdict::Raw),
+                // Who lets the server speak first does not mean HTTP/1. An origin that closes is noticed later.
+                Spoke::Client(0) | Spoke::Upstream { settings: false } => return First::Spoken(Verdict::Raw),
             }
         }
     };
     let first = timeout(limits::SNIFF_TIMEOUT, reading).await;
     first.unwrap_or_else(|_| {
-        if client.buffer.is_empty() {
+        if client.buffer.is_empty() && !greeted {
             First::Nothing("neither side said anything")
         } else {
             First::Spoken(Verdict::Raw)
@@ -190,5 +205,8 @@ async fn first_bytes(client: &mut Leg<TcpStream>, upstream: &mut Leg<TcpStream>)
 enum Spoke {
     /// This many bytes; 0 is the end.
     Client(usize),
-    Upstream,
+    Upstream {
+        /// What it says begins as HTTP/2 does.
+        settings: bool,
+    },
 }

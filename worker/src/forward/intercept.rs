@@ -57,7 +57,6 @@ pub(super) async fn serve(tunnel: Tunnel) {
         };
         return tunnel.run_raw(Flags::PASSTHROUGH, Some(named(&hello))).await;
     }
-    let (upstream, _) = upstream.into_parts();
     let tls = Arc::clone(&config.tls);
     drop(config);
     Box::pin(intercept(asked, &tls, &hello, Replay::new(read, client), upstream)).await;

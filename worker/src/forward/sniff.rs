@@ -4,6 +4,8 @@
 const TLS_HANDSHAKE: u8 = 0x16;
 /// The HTTP/2 connection preface (RFC 9113 §3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most that [`is_settings`] looks at: the header of a frame (RFC 9113 §4.1).
+pub(super) const SETTINGS_LEN: usize = 9;
 /// Methods whose request line is recognised before it is complete.
 const METHODS: [&[u8]; 8] = [
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE",
@@ -40,6 +42,17 @@ pub(super) fn classify(bytes: &[u8]) -> Verdict {
         return Verdict::More;
     }
     request_line(bytes)
+}
+
+/// Do an origin's first bytes begin an HTTP/2 SETTINGS frame? They are enough once they hold its type.
+pub(super) fn is_settings(bytes: &[u8]) -> bool {
+    const LENGTH_MAX: u8 = 20 * 6;
+    match bytes {
+        [0, 0, length, 4, rest @ ..] => {
+            *length <= LENGTH_MAX && length.is_multiple_of(6) && rest.iter().take(5).all(|byte| *byte == 0)
+        }
+        _ => false,
+    }
 }
 
 fn request_line(bytes: &[u8]) -> Verdict {
@@ -99,6 +112,24 @@ mod tests {
             assert_eq!(classify(bytes.as_bytes()), verdict, "{bytes:?}");
         }
         assert_eq!(classify(&[b'A'; 64]), Verdict::Raw);
+    }
+
+    #[test]
+    fn an_http2_server_is_known_by_its_settings() {
+        let settings = [0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3];
+        assert!((4..=settings.len()).all(|end| is_settings(&settings[..end])));
+        for bytes in [
+            &b""[..],
+            &settings[..3],
+            &[0, 0, 18, 4, 1, 0, 0, 0, 0],
+            &[0, 0, 17, 4, 0, 0, 0, 0, 0],
+            &[0, 0, 6, 4, 0, 0, 0, 0, 1],
+            b"220 ready",
+            b"SSH-2.0-",
+            &[0x4a, 0, 0, 0, 10],
+        ] {
+            assert!(!is_settings(bytes), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ fn certificate_cause(error: &CertificateError) -> String {
         CertificateError::NotValidForName => "name mismatch: the certificate is for another name".to_owned(),
         CertificateError::NotValidForNameContext { presented, .. } => presented_names(presented),
         CertificateError::UnknownIssuer => "certificate of an unknown issuer".to_owned(),
+        CertificateError::BadSignature => "certificate not signed by the authority that it names".to_owned(),
         CertificateError::Revoked => "certificate revoked".to_owned(),
         CertificateError::BadEncoding => "certificate malformed".to_owned(),
         CertificateError::Other(other) => match other.source().and_then(|source| source.downcast_ref::<Untrusted>()) {
