@@ -105,7 +105,7 @@ impl Error {
         }
         output::talk_error(&self.to_string());
         if let Self::Api(api) = self {
-            for (field, description) in &api.violations {
+            for (field, description) in api.unsaid_violations() {
                 output::talk(&format!("  {}: {}", escape::line(field), escape::line(description)));
             }
         }
@@ -128,6 +128,12 @@ impl Error {
 }
 
 impl ApiError {
+    /// The violations that the message does not tell already, as it does of a single one.
+    fn unsaid_violations(&self) -> impl Iterator<Item = &(String, String)> {
+        let said = |(_, description): &(String, String)| self.message.contains(description.as_str());
+        self.violations.iter().filter(move |violation| !said(violation))
+    }
+
     fn exit_code(&self) -> i32 {
         if let Some(reason) = reasons::by_name(&self.reason) {
             return i32::from(reason.exit);
@@ -157,9 +163,7 @@ impl ApiError {
             "UNAUTHENTICATED" => {
                 Some("the token comes from --token, PROXYCTL_TOKEN or the account that runs `proxyplane serve`".into())
             }
-            "ETAG_MISMATCH" | "RESTART_REQUIRED" | "ALREADY_STARTING" | "ALREADY_STOPPING" | "INTERNAL" => {
-                Some(known.meaning.to_owned())
-            }
+            "ETAG_MISMATCH" | "ALREADY_STARTING" | "ALREADY_STOPPING" | "INTERNAL" => Some(known.meaning.to_owned()),
             _ => None,
         }
     }
@@ -204,6 +208,23 @@ mod tests {
         assert_eq!(api(Code::NotFound, "NEVER_HEARD").exit_code(), 4);
         assert_eq!(api(Code::Aborted, "NEVER_HEARD").exit_code(), 5);
         assert_eq!(api(Code::Internal, "NEVER_HEARD").exit_code(), 1);
+    }
+
+    #[test]
+    fn a_violation_is_told_once() {
+        let answer = |message: &str| {
+            let mut details = ErrorDetails::new();
+            details
+                .add_bad_request_violation("port", "must be free")
+                .add_bad_request_violation("name", "must be short");
+            Error::from(Status::with_error_details(Code::InvalidArgument, message, details))
+        };
+        let unsaid = |error: &Error| match error {
+            Error::Api(api) => api.unsaid_violations().count(),
+            _ => panic!("{error:?}"),
+        };
+        assert_eq!(unsaid(&answer("2 fields are wrong")), 2);
+        assert_eq!(unsaid(&answer("port: must be free")), 1);
     }
 
     #[test]

@@ -135,19 +135,11 @@ impl Detail {
         };
         let tls = |tls: &Option<Tls>| {
             let tls = tls.as_ref()?;
-            let extra = |name: &str, value: &Option<String>| {
-                value
-                    .as_ref()
-                    .map(|value| format!(", {name} {value}"))
-                    .unwrap_or_default()
-            };
-            Some(format!(
-                "{} {}{}{}",
-                tls.version,
-                tls.cipher,
-                extra("ALPN", &tls.alpn),
-                extra("SNI", &tls.sni)
-            ))
+            let named = |name: &str, value: &Option<String>| Some(format!("{name} {}", value.as_ref()?));
+            // A handshake that failed has no version and no cipher.
+            let protocol = some(format!("{} {}", tls.version, tls.cipher).trim().to_owned());
+            let parts = [protocol, named("ALPN", &tls.alpn), named("SNI", &tls.sni)];
+            some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
         };
         [
             ("id", Some(exchange.id.clone())),
@@ -175,24 +167,55 @@ impl Detail {
                     exchange.response_truncated,
                 ),
             ),
-            ("timings", Some(self.timings.text())),
+            ("timings", Some(self.timings.text(exchange.was_intercepted()))),
             ("flags", some(exchange.flags.join(", "))),
         ]
     }
 }
 
 impl Timings {
-    fn text(&self) -> String {
-        let steps = [
-            ("dns", self.dns_us),
-            ("connect", self.connect_us),
-            ("tls", self.tls_us),
-            ("first byte", self.first_byte_us),
-            ("total", self.total_us),
-        ];
-        let known = steps
-            .iter()
-            .filter_map(|(name, us)| Some(format!("{name} {}", when::micros((*us)?))));
-        known.collect::<Vec<_>>().join(", ")
+    /// `connected_before`: the connection was made for the client's CONNECT, so that its steps are no part of the total.
+    fn text(&self, connected_before: bool) -> String {
+        let connection = steps(&[("dns", self.dns_us), ("connect", self.connect_us), ("tls", self.tls_us)]);
+        let answer = steps(&[("first byte", self.first_byte_us), ("total", self.total_us)]);
+        if connection.is_empty() {
+            answer
+        } else if connected_before {
+            format!("{answer}; the connection before: {connection}")
+        } else {
+            format!("{connection}, {answer}")
+        }
+    }
+}
+
+/// Those that happened.
+fn steps(steps: &[(&str, Option<i64>)]) -> String {
+    let known = steps
+        .iter()
+        .filter_map(|(name, us)| Some(format!("{name} {}", when::micros((*us)?))));
+    known.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_made_for_the_connect_is_no_part_of_the_total() {
+        let timings = Timings {
+            dns_us: None,
+            connect_us: Some(200),
+            tls_us: Some(900),
+            first_byte_us: Some(300),
+            total_us: Some(400),
+        };
+        assert_eq!(
+            timings.text(true),
+            "first byte 300 µs, total 400 µs; the connection before: connect 200 µs, tls 900 µs"
+        );
+        assert_eq!(
+            timings.text(false),
+            "connect 200 µs, tls 900 µs, first byte 300 µs, total 400 µs"
+        );
     }
 }

@@ -99,6 +99,11 @@ impl From<v1::Exchange> for Exchange {
 }
 
 impl Exchange {
+    /// Was it read inside of a tunnel that a CONNECT opened?
+    pub(super) fn was_intercepted(&self) -> bool {
+        self.kind != "connect" && self.flags.iter().any(|flag| flag == "intercepted")
+    }
+
     fn verdict(&self) -> Text {
         match (self.status, &self.error) {
             (Some(status), _) => Text::new(status.to_string(), status_tone(status)),
@@ -156,15 +161,17 @@ fn status_tone(status: u32) -> Tone {
 }
 
 impl Row for Exchange {
+    // The URL is last: one of kilobytes then pads no other row.
     const COLUMNS: &'static [&'static str] = &[
         "STARTED (UTC)",
         "STATUS",
         "METHOD",
-        "*URL",
         "SIZE",
         "TIME",
-        "*NOTE",
+        "PROXY",
         "ID",
+        "NOTE",
+        "*URL",
     ];
 
     fn cells(&self) -> Vec<Text> {
@@ -172,11 +179,12 @@ impl Row for Exchange {
             Text::new(when::short(self.started.as_ref()), Tone::Faint),
             self.verdict(),
             Text::plain(self.method.as_deref().unwrap_or("-")),
-            Text::plain(&self.url),
             Text::plain(when::bytes(self.response_size)),
             Text::plain(when::micros(self.duration_us)),
-            self.note(),
+            Text::plain(self.proxy.as_deref().unwrap_or("-")),
             Text::new(&self.id, Tone::Faint),
+            self.note(),
+            Text::plain(&self.url),
         ]
     }
 }

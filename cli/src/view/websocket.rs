@@ -77,21 +77,29 @@ impl Connection {
 }
 
 impl Row for Connection {
-    const COLUMNS: &'static [&'static str] =
-        &["OPENED (UTC)", "STATE", "*URL", "MESSAGES OUT/IN", "BYTES OUT/IN", "ID"];
+    const COLUMNS: &'static [&'static str] = &[
+        "OPENED (UTC)",
+        "STATE",
+        "MESSAGES OUT/IN",
+        "BYTES OUT/IN",
+        "PROXY",
+        "ID",
+        "*URL",
+    ];
 
     fn cells(&self) -> Vec<Text> {
         vec![
             Text::new(when::short(self.opened.as_ref()), Tone::Faint),
             self.state(),
-            Text::plain(&self.url),
             Text::plain(format!("{}/{}", self.messages_from_client, self.messages_from_server)),
             Text::plain(format!(
                 "{}/{}",
                 when::bytes(self.bytes_from_client),
                 when::bytes(self.bytes_from_server)
             )),
+            Text::plain(self.proxy.as_deref().unwrap_or("-")),
             Text::new(&self.id, Tone::Faint),
+            Text::plain(&self.url),
         ]
     }
 }

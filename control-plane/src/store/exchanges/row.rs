@@ -178,11 +178,14 @@ impl FromRow<'_, PgRow> for ExchangeRow {
     }
 }
 
-/// `scheme://host[:port]path[?query]`, the port left out where it is the scheme's own or unknown.
+/// `scheme://host[:port]path[?query]`, the port left out where it is the scheme's own or unknown. A refused request may
+/// have neither scheme nor host: its target stays as far as it was read.
 pub fn url(scheme: &str, host: &str, port: u16, path: &str, query: Option<&str>) -> String {
     let mut url = String::with_capacity(scheme.len() + host.len() + path.len() + query.map_or(0, str::len) + 12);
     url.push_str(scheme);
-    url.push_str("://");
+    if !scheme.is_empty() {
+        url.push_str("://");
+    }
     if host.contains(':') {
         url.push('[');
         url.push_str(host);
@@ -226,6 +229,7 @@ mod tests {
         );
         assert_eq!(url("http", "::1", 8080, "/", Some("")), "http://[::1]:8080/?");
         assert_eq!(url("tcp", "db.example", 5432, "", None), "tcp://db.example:5432");
+        assert_eq!(url("", "", 0, "http://a.example/x", Some("y")), "http://a.example/x?y");
     }
 
     #[test]
