@@ -6,8 +6,10 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 /// A certificate authority that only the tests know.
 pub struct Authority {
@@ -33,9 +35,10 @@ impl Authority {
     pub fn new(directory: &Path) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Proxyplane test origins");
+        params.distinguished_name.push(
+            DnType::CommonName,
+            format!("Proxyplane test origins {}", uuid::Uuid::now_v7()),
+        );
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("the CA can be signed").pem();
@@ -53,6 +56,11 @@ impl Authority {
         &self.pem
     }
 
+    /// Its certificate, DER.
+    pub fn certificate_der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("it is PEM")
+    }
+
     /// Its certificate in a file.
     pub fn file(&self) -> PathBuf {
         self.directory.join("ca.pem")
@@ -65,16 +73,22 @@ impl Authority {
 
     /// The same, changed before it is signed: expired, say.
     pub fn leaf_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names.clone()).expect("the names are names");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let mut params = server(names);
         change(&mut params);
         let key = KeyPair::generate().expect("a key can be made");
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .expect("the leaf can be signed")
-            .pem();
-        let key = key.serialize_pem();
+        let certificate = params.signed_by(&key, &self.issuer);
+        self.keep(names, &certificate.expect("the leaf can be signed"), &key)
+    }
+
+    /// A server certificate that nobody vouches for; only its files are kept here.
+    pub fn self_signed(&self, names: &[&str]) -> Leaf {
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = server(names).self_signed(&key);
+        self.keep(names, &certificate.expect("it can be signed"), &key)
+    }
+
+    fn keep(&self, names: &[&str], certificate: &Certificate, key: &KeyPair) -> Leaf {
+        let (certificate, key) = (certificate.pem(), key.serialize_pem());
         let stem = format!("{}-{}", names.join("-").replace(['*', ':'], "_"), uuid::Uuid::now_v7());
         let certificate_file = self.directory.join(format!("{stem}.pem"));
         let key_file = self.directory.join(format!("{stem}.key"));
@@ -86,5 +100,24 @@ impl Authority {
             certificate_file,
             key_file,
         }
+    }
+}
+
+fn server(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("the names are names");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
+impl Leaf {
+    /// The certificate, DER.
+    pub fn certificate_der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("it is PEM")
+    }
+
+    /// The key, DER.
+    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("it is PEM")
     }
 }

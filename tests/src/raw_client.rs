@@ -37,6 +37,12 @@ impl RawClient {
         }
     }
 
+    /// Its own `ip:port`, as the proxy sees and records it.
+    pub fn address(&self) -> String {
+        let address = self.socket.local_addr().expect("a connected socket has an address");
+        address.to_string()
+    }
+
     /// Sends bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
@@ -105,11 +111,32 @@ impl RawClient {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Goes away without a word: closing sends a reset.
+    pub fn vanish(self) {
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        nix::sys::socket::setsockopt(&self.socket, nix::sys::socket::sockopt::Linger, &linger)
+            .expect("an open socket can be told to reset");
+    }
+
     /// Has the other side closed, in order or by a reset? Waits for it.
     pub fn is_closed(&mut self) -> bool {
         match self.fill() {
             Ok(more) => !more,
             Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+        }
+    }
+
+    /// Reads on to the end: is it a reset?
+    pub fn is_reset(&mut self) -> bool {
+        loop {
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
+            }
         }
     }
 
@@ -133,20 +160,37 @@ impl RawClient {
 
     /// The same, where the handshake may fail.
     pub fn try_into_tls(self, name: &str, ca_pem: &str, alpn: &[&str]) -> io::Result<Self> {
+        self.try_into_tls_with(name, tls_client(ca_pem, alpn))
+    }
+
+    /// The same with a configuration of the test's own.
+    pub fn try_into_tls_with(self, name: &str, config: ClientConfig) -> io::Result<Self> {
+        self.handshake_tls(name, config, |socket, hello| socket.write_all(hello))
+    }
+
+    /// The same, with a ClientHello in writes of one byte.
+    pub fn try_into_tls_byte_by_byte(self, name: &str, config: ClientConfig) -> io::Result<Self> {
+        self.handshake_tls(name, config, |socket, hello| {
+            hello.chunks(1).try_for_each(|byte| socket.write_all(byte))
+        })
+    }
+
+    fn handshake_tls(
+        self,
+        name: &str,
+        config: ClientConfig,
+        send_hello: impl FnOnce(&mut TcpStream, &[u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
         assert!(self.buffer.is_empty(), "the server spoke before the handshake");
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("the CA is PEM");
-        roots.add(certificate).expect("the CA is a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has them")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).expect("the name is a server's name");
-        let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-        let mut tls = StreamOwned::new(connection, self.socket.try_clone()?);
+        let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let mut socket = self.socket.try_clone()?;
+        let mut hello = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut hello)?;
+        }
+        send_hello(&mut socket, &hello)?;
+        let mut tls = StreamOwned::new(connection, socket);
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock)?;
         }
@@ -187,4 +231,19 @@ impl RawClient {
         self.buffer.extend_from_slice(&chunk[..read]);
         Ok(read > 0)
     }
+}
+
+/// TLS of a client that trusts the CA in PEM and offers these protocols.
+pub fn tls_client(ca_pem: &str, alpn: &[&str]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("the CA is PEM");
+    roots.add(certificate).expect("the CA is a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config
 }

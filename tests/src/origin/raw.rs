@@ -3,14 +3,14 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
-use rustls::{
-    ServerConfig, ServerConnection, StreamOwned,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::{LONG_ENOUGH, Leaf, eventually};
 
@@ -20,6 +20,8 @@ type Log = Arc<Mutex<Vec<Vec<u8>>>>;
 pub struct RawOrigin {
     address: SocketAddr,
     log: Log,
+    /// Connections that are being served.
+    open: Arc<AtomicUsize>,
 }
 
 /// One connection, from the origin's side.
@@ -50,16 +52,22 @@ impl RawOrigin {
         alpn: &[&str],
         serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let certificate = CertificateDer::from_pem_slice(leaf.certificate.as_bytes()).expect("it is PEM");
-        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("it is PEM");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
+            .with_single_cert(vec![leaf.certificate_der()], leaf.key_der())
             .expect("certificate and key belong together");
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self::serving_tls_with(config, serve)
+    }
+
+    /// The same with a configuration of the test's own.
+    pub fn serving_tls_with(
+        config: ServerConfig,
+        serve: impl Fn(&mut Peer) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self::listening(Some(Arc::new(config)), serve)
     }
 
@@ -89,8 +97,8 @@ impl RawOrigin {
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let log = Log::default();
-        let (serve, connections) = (Arc::new(serve), Arc::clone(&log));
+        let (log, open) = (Log::default(), Arc::<AtomicUsize>::default());
+        let (serve, connections, serving) = (Arc::new(serve), Arc::clone(&log), Arc::clone(&open));
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 let number = {
@@ -99,16 +107,19 @@ impl RawOrigin {
                     log.len() - 1
                 };
                 let (serve, log, tls) = (Arc::clone(&serve), Arc::clone(&connections), tls.clone());
+                let serving = Arc::clone(&serving);
+                serving.fetch_add(1, Ordering::SeqCst);
                 thread::spawn(move || {
                     if let Ok(mut peer) = Peer::accept(socket, tls, log, number) {
                         // How a connection ends is for the test to see at the other end.
                         let _ = serve(&mut peer);
                         peer.close();
                     }
+                    serving.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { address, log }
+        Self { address, log, open }
     }
 
     /// Its port on 127.0.0.1.
@@ -134,6 +145,14 @@ impl RawOrigin {
     /// How many connections it has accepted.
     pub fn connections(&self) -> usize {
         self.received().len()
+    }
+
+    /// Waits until it has served every connection to its end.
+    #[track_caller]
+    pub fn has_served_all(&self) {
+        eventually("the origin's connections end", || {
+            (self.open.load(Ordering::SeqCst) == 0).then_some(())
+        });
     }
 
     /// Every byte it got, by connection.
@@ -237,6 +256,14 @@ impl Peer {
         };
         nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Linger, &linger)?;
         Ok(())
+    }
+
+    /// Closes without the end that TLS asks for.
+    pub fn hang_up(&mut self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Plain(socket) => socket.shutdown(Shutdown::Both),
+            Stream::Tls(tls) => tls.sock.shutdown(Shutdown::Both),
+        }
     }
 
     fn close(&mut self) {
