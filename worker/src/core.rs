@@ -20,7 +20,7 @@ mod upgrade;
 
 use proxyplane_h1::Form;
 
-pub use self::leg::Downstream;
+pub use self::leg::{Cut, Downstream};
 pub(crate) use self::{
     answer::error as error_answer,
     buffer::ReadBuffer,

@@ -1,12 +1,14 @@
 //! One exchange: find an upstream connection, carry request and answer, decide what becomes of both connections.
 
+use std::sync::Arc;
+
 use proxyplane_record::{Flags, error_code};
 
 use super::{
     answer, describe,
     leg::Downstream,
     pool::Line,
-    session::{Request, Session},
+    session::{Gone, Request, Session},
     transfer::{Between, Failure, Outcome, Rules, Transfer},
     upgrade::Upgrade,
 };
@@ -36,8 +38,13 @@ impl<C: Downstream> Session<C> {
         let mut retried = false;
         loop {
             let mut line = match self.line(origin, &recorder, retried).await {
-                Ok(line) => line,
-                Err(error) => return self.unreachable(&recorder, head.method(), error).await,
+                Ok(Ok(line)) => line,
+                Ok(Err(error)) => return self.unreachable(&recorder, head.method(), error).await,
+                Err(gone) => {
+                    recorder.fail(error_code::CLIENT_ABORTED, gone.0);
+                    recorder.finish();
+                    return After::Drop;
+                }
             };
             describe::upstream(&recorder, &line.facts, line.reused);
             let between = Between {
@@ -75,10 +82,10 @@ impl<C: Downstream> Session<C> {
                     self.fail(&recorder, head.method(), &failure).await;
                     return After::Drop;
                 }
-                Outcome::Aborted { reset } => {
+                Outcome::Aborted(cut) => {
                     recorder.finish();
-                    if reset {
-                        self.client.io.reset_on_close();
+                    if let Some(cut) = cut {
+                        self.client.io.cut_off(cut);
                     }
                     return After::Drop;
                 }
@@ -90,14 +97,16 @@ impl<C: Downstream> Session<C> {
     }
 
     /// A connection to `origin`: one that is kept, or else a new one.
-    async fn line(&mut self, origin: &Origin, recorder: &Recorder, new: bool) -> Result<Line, DialError> {
+    async fn line(&mut self, origin: &Origin, recorder: &Recorder, new: bool) -> Result<Result<Line, DialError>, Gone> {
         if !new && let Some(line) = self.pool.take(origin).await {
-            return Ok(line);
+            return Ok(Ok(line));
         }
         if self.ctx.service.config().tls.insecure_upstream() && origin.is_tls() {
             recorder.with(|exchange| exchange.flags |= Flags::INSECURE_UPSTREAM);
         }
-        upstream::dial(&self.ctx.service, origin).await.map(Line::new)
+        let service = Arc::clone(&self.ctx.service);
+        let dialled = self.while_present(upstream::dial(&service, origin)).await?;
+        Ok(dialled.map(Line::new))
     }
 
     /// Keeps what can be kept.

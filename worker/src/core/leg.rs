@@ -54,21 +54,38 @@ impl<S: AsyncRead + Unpin> Leg<S> {
     }
 }
 
+/// How a body that ends with its connection was cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The origin's TLS ended without close_notify: an error to some clients, the end of the body to others.
+    Silent,
+    /// In a way that every client takes for an error.
+    Reset,
+}
+
 /// A client's connection.
 pub trait Downstream: AsyncRead + AsyncWrite + Send + Sync + Unpin {
-    /// Makes closing look like an error to the client. Needed where a body ends with the connection; over TLS nothing
-    /// has to be done, since a connection that ends without close_notify is an error.
-    fn reset_on_close(&self) {}
+    /// Makes closing look to the client like what happened.
+    fn cut_off(&self, cut: Cut);
 }
 
 impl Downstream for TcpStream {
-    fn reset_on_close(&self) {
+    fn cut_off(&self, _: Cut) {
         // Fails only for a socket that is gone already.
         let _ = SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Send + Sync + Unpin> Downstream for tokio_rustls::server::TlsStream<IO> {}
+impl<IO: Downstream> Downstream for tokio_rustls::server::TlsStream<IO> {
+    fn cut_off(&self, cut: Cut) {
+        // Without close_notify it ends in any case.
+        if cut == Cut::Reset {
+            self.get_ref().0.cut_off(cut);
+        }
+    }
+}
 
 #[cfg(test)]
-impl Downstream for tokio::io::DuplexStream {}
+impl Downstream for tokio::io::DuplexStream {
+    fn cut_off(&self, _: Cut) {}
+}

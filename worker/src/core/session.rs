@@ -14,6 +14,7 @@ use super::{
     describe,
     leg::{Downstream, Leg},
     pool::Pool,
+    transfer::GRACE,
 };
 use crate::{capture::Start, forward::Connection};
 
@@ -42,6 +43,9 @@ pub(crate) struct Request {
     /// When it began.
     pub(crate) start: Start,
 }
+
+/// The client went away: how, for people.
+pub(crate) struct Gone(pub(crate) String);
 
 enum Wait {
     Filled(io::Result<usize>),
@@ -138,6 +142,37 @@ impl<C: Downstream> Session<C> {
             Poll::Pending
         })
         .await
+    }
+
+    /// Does what the client waits for, and gives up when the client does. What it sends meanwhile is kept.
+    pub(crate) async fn while_present<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Gone> {
+        let mut work = std::pin::pin!(work);
+        self.deadline.clear();
+        if self.client.eof {
+            self.deadline.set(GRACE);
+        }
+        let done = poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            while !self.client.eof && !self.client.buffer.is_full(limits::COPY_BUFFER) {
+                match self.client.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => self.deadline.set(GRACE),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Gone(error.to_string()))),
+                    Poll::Pending => break,
+                }
+            }
+            let gone = || {
+                Err(Gone(
+                    "the client closed the connection before the origin was reached".to_owned(),
+                ))
+            };
+            self.deadline.poll(cx).map(|()| gone())
+        })
+        .await;
+        self.deadline.clear();
+        done
     }
 
     /// Answers and records a head that cannot be carried.

@@ -22,14 +22,14 @@ use proxyplane_spec::limits;
 use self::{download::Download, upload::Upload};
 use super::{
     deadline::Deadline,
-    leg::{Downstream, Leg},
+    leg::{Cut, Downstream, Leg},
 };
 use crate::{capture::Recorder, service::Drain, upstream::Stream};
 
 /// A client that has ended what it sends may have gone, or may wait for the answer (a half-closed connection looks the
 /// same): it is given up when nothing could be sent to it for this long. Also how long a request body may stand still
 /// once its answer is complete.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// The two connections and what is going on between them.
 pub(super) struct Transfer<'a, C> {
@@ -80,11 +80,9 @@ pub(super) enum Outcome {
     Stale(String),
     /// Nothing of an answer went to the client yet: it can be told.
     Failed(Failure),
-    /// In the midst of the answer; what is wrong is recorded. The client must notice.
-    Aborted {
-        /// It would take the end of the connection for the end of the answer.
-        reset: bool,
-    },
+    /// In the midst of the answer; what is wrong is recorded. The client must notice: with `Some`, it would take the
+    /// end of the connection for the end of the answer.
+    Aborted(Option<Cut>),
 }
 
 /// What a client is told instead of an answer.
@@ -228,7 +226,7 @@ impl<'a, C: Downstream> Transfer<'a, C> {
         }
         self.recorder
             .fail(error_code::CLIENT_ABORTED, Bytes::copy_from_slice(detail.as_bytes()));
-        Outcome::Aborted { reset: false }
+        Outcome::Aborted(None)
     }
 
     fn on_deadline(&mut self) -> Option<Outcome> {
@@ -256,8 +254,6 @@ impl<'a, C: Downstream> Transfer<'a, C> {
             return Outcome::Failed(failure);
         }
         self.recorder.fail(failure.code, failure.detail);
-        Outcome::Aborted {
-            reset: self.download.ends_with_connection(),
-        }
+        Outcome::Aborted(self.download.ends_with_connection().then_some(Cut::Reset))
     }
 }

@@ -9,6 +9,8 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::core::{Cut, Downstream};
+
 /// Reads `prefix` first, then the connection.
 #[derive(Debug)]
 pub(crate) struct Replay<IO> {
@@ -19,6 +21,12 @@ pub(crate) struct Replay<IO> {
 impl<IO> Replay<IO> {
     pub(crate) fn new(prefix: Bytes, io: IO) -> Self {
         Self { prefix, io }
+    }
+}
+
+impl<IO: Downstream> Downstream for Replay<IO> {
+    fn cut_off(&self, cut: Cut) {
+        self.io.cut_off(cut);
     }
 }
 

@@ -9,7 +9,12 @@ use proxyplane_spec::limits;
 
 use super::{Failure, GRACE, Outcome, Transfer};
 use crate::{
-    core::{body::Body, describe, leg::Downstream, outgoing::Outgoing},
+    core::{
+        body::Body,
+        describe,
+        leg::{Cut, Downstream},
+        outgoing::Outgoing,
+    },
     tls::TlsFailure,
 };
 
@@ -123,7 +128,11 @@ impl<C: Downstream> Transfer<'_, C> {
             Some(tls) => Failure::new(502, tls.code, tls.detail),
             None => Failure::new(502, error_code::UPSTREAM_ABORTED, format!("{cause} {place}")),
         };
-        Some(self.failure(failure))
+        Some(match (self.failure(failure), error.map(io::Error::kind)) {
+            // The client's TLS ends as the origin's did: clients that make do with it shall not need to know of us.
+            (Outcome::Aborted(Some(_)), Some(io::ErrorKind::UnexpectedEof)) => Outcome::Aborted(Some(Cut::Silent)),
+            (outcome, _) => outcome,
+        })
     }
 
     /// Takes heads out of what the origin sent, until the final one.

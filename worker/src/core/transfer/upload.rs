@@ -126,7 +126,12 @@ impl<C: Downstream> Transfer<'_, C> {
         }
         if self.upload.last {
             self.upload.state = State::Complete;
-            return self.download.complete.then(|| self.complete());
+        }
+        if self.client.eof || self.upload.is_complete() && self.download.complete {
+            return self.client_ended();
+        }
+        if self.upload.is_complete() {
+            return None;
         }
         if self.request.expects_continue() && !self.download.continued && !self.download.has_answer() {
             self.upload.state = State::Held;
@@ -176,8 +181,10 @@ impl<C: Downstream> Transfer<'_, C> {
     /// The end of an exchange whose answer went out whole.
     pub(super) fn complete(&mut self) -> Outcome {
         let whole = self.upload.is_complete();
+        // A client that has ended may have sent more requests before it did.
+        let over = self.client.eof && self.client.buffer.is_empty();
         Outcome::Complete {
-            client: whole && !self.download.closing && !self.client.eof,
+            client: whole && !self.download.closing && !over,
             upstream: whole && self.download.upstream_goes_on(),
         }
     }
