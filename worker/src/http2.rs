@@ -59,25 +59,26 @@ struct Shared {
 }
 
 /// Serves a client that speaks HTTP/2, over TLS or with prior knowledge; `upstream` speaks it too and is the first
-/// connection to `origin`. More are dialled when that one ends.
-pub async fn serve<C>(ctx: Connection, origin: Origin, client: C, upstream: Upstream)
+/// connection to `origin`. More are dialled when that one ends, or if there is none. False if nothing was asked for.
+pub async fn serve<C>(ctx: Connection, origin: Origin, client: C, upstream: Option<Upstream>) -> bool
 where
     C: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let origins = Origins::new(Arc::clone(&ctx.service), origin.clone(), upstream).await;
     let shared = Arc::new(Shared { ctx, origin, origins });
     let handshake = builder().handshake::<_, Bytes>(client);
+    let mut asked = false;
     // Who does not finish the preface has asked for nothing.
     if let Ok(Ok(connection)) = timeout(limits::HEAD_TIMEOUT, handshake).await {
-        Client {
+        let client = Client {
             shared,
             connection,
             exchanges: JoinSet::new(),
             resets: Budget::default(),
-        }
-        .serve()
-        .await;
+        };
+        client.serve(&mut asked).await;
     }
+    asked
 }
 
 fn builder() -> server::Builder {
@@ -105,7 +106,8 @@ struct Client<C> {
 type Accepted = (Request<RecvStream>, server::SendResponse<Bytes>);
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
-    async fn serve(mut self) {
+    /// Serves to the end of the connection; `asked` becomes true with the first request.
+    async fn serve(mut self, asked: &mut bool) {
         let drain = self.shared.ctx.service.drain.clone();
         let mut draining = std::pin::pin!(drain.started());
         let mut deadline = std::pin::pin!(drain.deadline());
@@ -136,7 +138,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
                     idle.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
                 }
                 accepted = self.connection.accept() => match accepted {
-                    Some(Ok(accepted)) if self.exchanges.len() < EXCHANGES_MAX => self.begin(accepted),
+                    Some(Ok(accepted)) if self.exchanges.len() < EXCHANGES_MAX => {
+                        *asked = true;
+                        self.begin(accepted);
+                    }
                     Some(Ok(_)) => return self.close(Reason::ENHANCE_YOUR_CALM).await,
                     // The streams are told by h2; their exchanges end by themselves.
                     Some(Err(_)) | None => return self.finish().await,

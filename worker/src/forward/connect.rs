@@ -144,7 +144,7 @@ async fn serve_plain(tunnel: Tunnel, origin: Origin, h2: bool) {
     let (client, prefix) = client.into_parts();
     let upstream = Upstream::plain(upstream, facts);
     if h2 {
-        http2::serve(ctx, origin, Replay::new(prefix, client), upstream).await;
+        http2::serve(ctx, origin, Replay::new(prefix, client), Some(upstream)).await;
     } else {
         Box::pin(core::serve_h1(ctx, client, &prefix, upstream)).await;
     }

@@ -97,7 +97,7 @@ async fn intercept(mut asked: Asked, tls: &Tls, hello: &ClientHello, client: Rep
             };
             asked.ctx.origin = Some(origin.clone());
             if chosen == Alpn::H2 {
-                Box::pin(http2::serve(asked.ctx, origin, client, upstream)).await;
+                Box::pin(http2::serve(asked.ctx, origin, client, Some(upstream))).await;
             } else {
                 Box::pin(core::serve_h1(asked.ctx, client, &[], upstream)).await;
             }
@@ -119,12 +119,21 @@ async fn origin_failed(
     let accepted = tls.accept_client(client, asked.host_str(), hello, alpn).await;
     let error = DialError::from(failure);
     let told = match accepted {
-        Ok((client, info)) if alpn != Alpn::H2 => {
+        Ok((client, info)) => {
+            let origin = Origin {
+                sni: hello.sni.clone(),
+                ..origin(&asked)
+            };
             asked.ctx.client_tls = Some(info);
-            asked.ctx.origin = Some(origin(&asked));
-            core::serve_error(asked.ctx.clone(), client, &error).await
+            asked.ctx.origin = Some(origin.clone());
+            if alpn == Alpn::H2 {
+                // There every request dials by itself: what it is told may be newer.
+                Box::pin(http2::serve(asked.ctx.clone(), origin, client, None)).await
+            } else {
+                core::serve_error(asked.ctx.clone(), client, &error).await
+            }
         }
-        _ => false,
+        Err(_) => false,
     };
     if !told {
         asked.failed(error.code, error.detail, Some(named(hello))).await;

@@ -43,7 +43,7 @@ pub(super) struct Lease {
 
 impl Origins {
     /// `first` was dialled by whoever found out that client and origin speak HTTP/2.
-    pub(super) async fn new(service: Arc<Service>, origin: Origin, first: Upstream) -> Self {
+    pub(super) async fn new(service: Arc<Service>, origin: Origin, first: Option<Upstream>) -> Self {
         // What speaks HTTP/2 to the client needs it here, whatever else the client had offered.
         let origin = Origin {
             alpn: vec![b"h2".to_vec()],
@@ -51,7 +51,9 @@ impl Origins {
         };
         let slot = Arc::<Slot>::default();
         // If it has ended already, the first exchange dials.
-        if let Ok(live) = handshake(&service, first).await {
+        if let Some(first) = first
+            && let Ok(live) = handshake(&service, first).await
+        {
             let _ = slot.0.set(live);
         }
         Self {

@@ -59,7 +59,7 @@ struct Bench {
     service: Arc<Service>,
     client: SendRequest<Bytes>,
     address: SocketAddr,
-    serving: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<bool>,
     connection: tokio::task::AbortHandle,
 }
 
@@ -75,7 +75,7 @@ impl Bench {
         accepted.set_nodelay(true).unwrap();
         let ctx = Connection::new(Arc::clone(&service), peer, local);
         let upstream = upstream::dial(&service, &target).await.unwrap();
-        let serving = tokio::spawn(serve(ctx, target, accepted, upstream));
+        let serving = tokio::spawn(serve(ctx, target, accepted, Some(upstream)));
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move { drop(connection.await) }).abort_handle();
         Self {
