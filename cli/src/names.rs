@@ -76,6 +76,18 @@ pub(crate) async fn scope(
     }
 }
 
+/// As [`scope`], for what is stored: an id is taken as it is, because the traffic of a deleted proxy stays.
+pub(crate) async fn stored_scope(
+    client: &Client,
+    proxy_name: Option<&str>,
+    workspace_name: Option<&str>,
+) -> Result<(String, String), Error> {
+    match proxy_name {
+        Some(id) if is_id(id) => Ok((String::new(), id.to_owned())),
+        _ => scope(client, proxy_name, workspace_name).await,
+    }
+}
+
 /// All workspaces.
 pub(crate) async fn workspaces(client: &Client) -> Result<Vec<Workspace>, Error> {
     let mut all = Vec::new();
@@ -160,7 +172,7 @@ async fn explain_missing(client: &Client, wanted: &str, name: &str) -> Result<Er
         .proxy_services;
     let hint = closest(name, there.iter().map(|proxy| proxy.name.as_str())).map_or_else(
         || "`proxyctl proxy list` shows all".to_owned(),
-        |close| format!("did you mean '{close}'?"),
+        |close| format!("did you mean '{wanted}/{close}'?"),
     );
     Ok(not_found("proxy", &format!("{wanted}/{name}"), Some(hint)))
 }

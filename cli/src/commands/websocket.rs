@@ -64,7 +64,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Error> {
 }
 
 async fn list(context: &Context, of: &OfProxy, limit: u64) -> Result<(), Error> {
-    let (workspace_id, proxy_id) = names::scope(&context.client, of.proxy.as_deref(), context.workspace()).await?;
+    let (workspace_id, proxy_id) =
+        names::stored_scope(&context.client, of.proxy.as_deref(), context.workspace()).await?;
     let mut list = context.output.list();
     let mut left = if limit == 0 { u64::MAX } else { limit };
     let mut request = ListWebSocketConnectionsRequest {

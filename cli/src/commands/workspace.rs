@@ -49,7 +49,7 @@ pub(crate) enum Verb {
         #[arg(long, group = "change")]
         description: Option<String>,
     },
-    /// Delete one. Its traffic goes with retention, not at once.
+    /// Delete one. Its traffic stays.
     #[command(visible_alias = "rm")]
     Delete {
         /// Code or id.

@@ -72,7 +72,7 @@ pub enum Error {
     #[error("it was changed meanwhile; read it again")]
     EtagMismatch,
     /// The workspace still has services.
-    #[error("the workspace still has {proxies} proxies; force removes them with it")]
+    #[error("the workspace is not empty (proxies: {proxies}); force removes them with it")]
     WorkspaceNotEmpty {
         /// How many.
         proxies: i64,

@@ -41,7 +41,7 @@ struct Statuses(u32, u32);
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
     let (workspace_id, proxy_id) =
-        names::scope(&context.client, arguments.of.proxy.as_deref(), context.workspace()).await?;
+        names::stored_scope(&context.client, arguments.of.proxy.as_deref(), context.workspace()).await?;
     let Statuses(status_min, status_max) = arguments.status.unwrap_or(Statuses(0, 0));
     let filter = ExchangeFilter {
         proxy_id,
