@@ -1,12 +1,19 @@
 //! Workers: started, stopped, killed.
 
-use std::{net::TcpStream, thread, time::Duration};
+use std::{
+    collections::HashSet,
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proxyplane_tests::{Curl, World, eventually, eventually_within, nginx};
+use proxyplane_proto::v1::{RestartProxyServiceRequest, StartProxyServiceRequest, StopProxyServiceRequest};
+use proxyplane_tests::{Api, Curl, RawOrigin, World, eventually, eventually_within, nginx, reason};
 
 const NONE: [&str; 0] = [];
 
@@ -86,6 +93,67 @@ fn a_killed_worker_is_replaced_on_the_same_listener_and_the_other_serves_on() {
 }
 
 #[test]
+fn a_worker_killed_under_load_is_back_within_a_second_and_nobody_else_notices() {
+    const QUEUED: usize = 50;
+    let workspace = World::shared().workspace();
+    let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (victim, other) = (workspace.proxy("victim").start(), workspace.proxy("other").start());
+    let done = AtomicBool::new(false);
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        origin.http("/"),
+        origin.address()
+    );
+    thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut served = 0;
+            let mut client = other.connect();
+            while !done.load(Ordering::Relaxed) || served < 200 {
+                client.send(&request);
+                assert!(client.read_head().starts_with("HTTP/1.1 200"));
+                client.read_exactly(2);
+                served += 1;
+            }
+            served
+        });
+        // A worker that is stopped accepts nothing: what connects now waits in the listener's queue.
+        let worker = victim.worker();
+        victim.signal_worker(Signal::SIGSTOP);
+        let mut queued: Vec<_> = (0..QUEUED).map(|_| victim.connect()).collect();
+        for client in &mut queued {
+            client.send(&request);
+        }
+        kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+        let killed = Instant::now();
+        for client in &mut queued {
+            assert!(client.read_head().starts_with("HTTP/1.1 200"));
+            assert_eq!(client.read_exactly(2), b"ok");
+        }
+        let back = killed.elapsed();
+        assert!(
+            back < Duration::from_secs(1),
+            "{QUEUED} queued clients served after {back:?}"
+        );
+        done.store(true, Ordering::Relaxed);
+        let served = load.join().unwrap();
+        assert_eq!(
+            other.exchanges(served).len(),
+            served,
+            "every exchange of the other is stored"
+        );
+    });
+    assert_eq!(victim.exchanges(QUEUED).len(), QUEUED);
+    let now = victim.get();
+    assert_eq!(
+        (&now["state"], &now["enabled"], &now["restarts"]),
+        (&"running".into(), &true.into(), &1.into())
+    );
+    let log = workspace.world().proxyctl(["proxy", "logs", victim.id()]).ok().text();
+    assert!(log.contains("signal 9 (SIGKILL)"), "the exit status can be read: {log}");
+    assert!(log.contains("serving"), "and what the worker said last: {log}");
+}
+
+#[test]
 fn a_killed_worker_is_back_within_a_second() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("phoenix").start();
@@ -119,20 +187,58 @@ fn a_worker_that_dies_again_and_again_is_given_up_and_answers_503() {
     assert_eq!(proxy.restart()["state"], "running", "a person may try again");
 }
 
-#[test]
-fn many_starts_and_stops_at_once_end_in_success_or_a_named_conflict() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_starts_and_stops_at_once_end_in_success_or_a_named_conflict() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("contested").create();
-    thread::scope(|scope| {
-        for round in 0..24 {
-            let proxy = &proxy;
-            scope.spawn(move || {
-                let verb = ["start", "stop", "restart"][round % 3];
-                let ran = proxy.ctl(verb, NONE);
-                assert!(matches!(ran.code, 0 | 5), "{verb}: {} {}", ran.code, ran.stderr);
-            });
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Api::of(workspace.world()).await);
+    }
+    let calls: Vec<_> = (0..100)
+        .map(|round| {
+            let (mut proxies, id) = (clients[round % 4].proxies(), proxy.id().to_owned());
+            tokio::spawn(async move {
+                let drain_timeout = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+                match round % 3 {
+                    0 => {
+                        let answer = proxies.start_proxy_service(StartProxyServiceRequest { id }).await;
+                        answer.map(drop)
+                    }
+                    1 => {
+                        let stop = StopProxyServiceRequest { id, drain_timeout };
+                        proxies.stop_proxy_service(stop).await.map(drop)
+                    }
+                    _ => {
+                        let restart = RestartProxyServiceRequest { id, drain_timeout };
+                        proxies.restart_proxy_service(restart).await.map(drop)
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while !calls.iter().all(tokio::task::JoinHandle::is_finished) {
+        most = most.max(workers_of(proxy.id()).len());
+        tokio::task::yield_now().await;
+    }
+    assert!(most <= 1, "{most} workers at once");
+    let (mut succeeded, mut conflicts) = (0, HashSet::new());
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(()) => succeeded += 1,
+            Err(status) => {
+                conflicts.insert(reason(&status));
+            }
         }
-    });
+    }
+    assert!(succeeded > 0);
+    assert!(
+        conflicts
+            .iter()
+            .all(|conflict| ["ALREADY_STARTING", "ALREADY_STOPPING"].contains(&conflict.as_str())),
+        "{conflicts:?}"
+    );
     assert_eq!(proxy.restart()["state"], "running");
     let worker = proxy.worker();
     assert_eq!(workers_of(proxy.id()), [worker], "never two workers");
@@ -178,7 +284,7 @@ fn a_stop_lets_an_open_exchange_finish() {
     let proxy = workspace.proxy("patient").start();
     let (release, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let origin = proxyplane_tests::RawOrigin::serving(move |peer| {
+    let origin = RawOrigin::serving(move |peer| {
         peer.read_head()?;
         peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsl")?;
         let _ = wait.lock().unwrap().recv();
@@ -188,7 +294,7 @@ fn a_stop_lets_an_open_exchange_finish() {
         let fetch = scope.spawn(|| proxy.curl().get(&origin.http("/slow")));
         origin.gets(b"GET /slow");
         let stop = scope.spawn(|| proxy.stop());
-        proxyplane_tests::eventually("it stops accepting", || {
+        eventually("it stops accepting", || {
             matches!(proxy.state().as_str(), "draining" | "stopping").then_some(())
         });
         release.send(()).unwrap();

@@ -348,12 +348,17 @@ fn stopped() -> (State, Vec<Action>) {
 }
 
 fn drain_then(then: Then, drain: Duration, now: Instant) -> (State, Vec<Action>) {
+    let mut actions = vec![Action::Drain(drain)];
+    if then == Then::Stop {
+        // New clients are refused now, not left to wait in a queue that nobody will read.
+        actions.push(Action::Release);
+    }
     (
         State::Draining {
             then,
             kill_at: now + drain + EXIT_GRACE,
         },
-        vec![Action::Drain(drain)],
+        actions,
     )
 }
 

@@ -131,9 +131,12 @@ fn a_worker_that_is_not_ready_in_time_is_killed() {
 }
 
 #[test]
-fn a_stop_drains_then_releases_the_listeners() {
+fn a_stop_drains_without_listeners() {
     let mut service = Service::running();
-    assert_eq!(service.does(Event::Stop { drain: DRAIN }), [Action::Drain(DRAIN)]);
+    assert_eq!(
+        service.does(Event::Stop { drain: DRAIN }),
+        [Action::Drain(DRAIN), Action::Release]
+    );
     assert_eq!(service.shows(), ServiceState::Draining);
     assert_eq!(service.does(Event::Drained), []);
     assert_eq!(service.shows(), ServiceState::Stopping);
@@ -302,5 +305,5 @@ fn shutdown_answers_who_waits_and_ends_every_state_in_stopped() {
     assert_eq!(restarting.state, State::Stopped);
 
     let mut running = Service::running();
-    assert_eq!(running.does(shutdown), [Action::Drain(DRAIN)]);
+    assert_eq!(running.does(shutdown), [Action::Drain(DRAIN), Action::Release]);
 }
