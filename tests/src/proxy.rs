@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -229,6 +230,16 @@ impl Proxy<'_> {
         self.workspace
             .proxyctl(["-o", "json", "traffic", "get", exchange.id()])
             .json()
+    }
+
+    /// A stored head as it was on the wire.
+    #[track_caller]
+    pub fn head(&self, exchange: &Exchange, side: crate::Side) -> Vec<u8> {
+        let detail = self.detail(exchange);
+        let head = detail[format!("{}_head_base64", side.word())].as_str();
+        BASE64_STANDARD
+            .decode(head.expect("a detail has heads"))
+            .expect("it is Base64")
     }
 
     /// A stored body, decoded.

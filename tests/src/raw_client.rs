@@ -140,6 +140,19 @@ impl RawClient {
         }
     }
 
+    /// Reads on to the end: does the other side say over TLS that this is all?
+    pub fn ends_in_order(&mut self) -> bool {
+        let mut chunk = [0; 1024];
+        let Some(tls) = &mut self.tls else { return !self.is_reset() };
+        loop {
+            match tls.read(&mut chunk) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Asks the proxy for a tunnel to `target` and expects that it is granted.
     #[track_caller]
     #[must_use]
@@ -148,6 +161,12 @@ impl RawClient {
         let head = self.read_head();
         assert!(head.starts_with("HTTP/1.1 200"), "CONNECT {target}: {head}");
         self
+    }
+
+    /// The connection itself, from which nothing was read ahead.
+    pub fn into_socket(self) -> TcpStream {
+        assert!(self.tls.is_none() && self.buffer.is_empty(), "there is more to it than the socket");
+        self.socket
     }
 
     /// Goes on with TLS, trusting the CA in PEM, offering these protocols.

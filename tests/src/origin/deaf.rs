@@ -1,8 +1,13 @@
 //! An address at which nobody picks up.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+};
 
 use nix::sys::socket::{Backlog, listen};
+
+use crate::eventually;
 
 /// A listener whose queue is full: connecting to it neither succeeds nor fails.
 pub struct DeafOrigin {
@@ -29,5 +34,16 @@ impl DeafOrigin {
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Waits until somebody tries to connect.
+    #[track_caller]
+    pub fn is_dialled(&self) {
+        // Columns of the kernel's table: slot, local address, remote address, state. 2 is SYN_SENT.
+        let remote = format!("0100007F:{:04X} 02 ", self.address.port());
+        eventually("the deaf origin is dialled", || {
+            let connections = fs::read_to_string("/proc/net/tcp").expect("the kernel has a table of connections");
+            connections.contains(&remote).then_some(())
+        });
     }
 }

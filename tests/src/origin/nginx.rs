@@ -14,6 +14,9 @@ use crate::{Authority, Process, eventually, free_port, world::new_directory};
 ///
 /// `/hello` text · `/gzip` text, compressed on request · `/status/404`, `/status/500` · `/repeated` repeated fields ·
 /// `/files/NAME` what [`Nginx::put_file`] put there · `/upload/NAME` takes PUT · `/slow/NAME` files at 1 MiB/s.
+///
+/// The server at MEANING says of every request what it took it for, in `X-Meaning`: method, target, Host and body.
+/// nginx reads a body only where it has use for it, which is why there is one behind it.
 const CONFIGURATION: &str = r#"
 USER
 worker_processes 1;
@@ -45,6 +48,15 @@ http {
         location /slow/ { limit_rate 1m; rewrite ^/slow/(.*)$ /files/$1 break; }
         location /upload/ { dav_methods PUT; create_full_put_path on; }
     }
+    server {
+        listen 127.0.0.1:MEANING;
+        add_header X-Meaning '$request_method|$request_uri|$http_host|$request_body' always;
+        location / { proxy_pass http://unix:DIR/behind.sock:; }
+    }
+    server {
+        listen unix:DIR/behind.sock;
+        return 204;
+    }
 }
 "#;
 
@@ -60,6 +72,7 @@ pub struct Nginx {
     authority: Authority,
     http: u16,
     tls: u16,
+    meaning: u16,
     _process: Process,
 }
 
@@ -74,7 +87,7 @@ impl Nginx {
         let leaf = authority.leaf(&["localhost", "127.0.0.1"]);
         fs::copy(&leaf.certificate_file, directory.join("leaf.pem")).expect("it can be copied");
         fs::copy(&leaf.key_file, directory.join("leaf.key")).expect("it can be copied");
-        let (http, tls) = (free_port(), free_port());
+        let (http, tls, meaning) = (free_port(), free_port(), free_port());
         let text = CONFIGURATION
             .replace(
                 "USER",
@@ -86,7 +99,8 @@ impl Nginx {
             )
             .replace("DIR", &directory.display().to_string())
             .replace("HTTP;", &format!("{http};"))
-            .replace("TLS ssl", &format!("{tls} ssl"));
+            .replace("TLS ssl", &format!("{tls} ssl"))
+            .replace("MEANING;", &format!("{meaning};"));
         let configuration = directory.join("nginx.conf");
         fs::write(&configuration, text).expect("the configuration can be written");
         let mut command = Command::new(program());
@@ -111,6 +125,7 @@ impl Nginx {
             authority,
             http,
             tls,
+            meaning,
             _process: process,
         }
     }
@@ -133,6 +148,11 @@ impl Nginx {
     /// Port of TLS.
     pub fn tls_port(&self) -> u16 {
         self.tls
+    }
+
+    /// `127.0.0.1:port` of the server that says what it took a request for.
+    pub fn meaning(&self) -> String {
+        format!("127.0.0.1:{}", self.meaning)
     }
 
     /// The CA of its certificate.
