@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use proxyplane_tests::{Authority, Http2Origin, Proxy, Side, Workspace, World, nginx};
+use proxyplane_tests::{Authority, Http2Origin, Proxy, Side, Workspace, World, eventually, nginx};
 use serde_json::{Value, json};
 
 const LARGE: usize = 20 * 1024 * 1024;
@@ -122,6 +122,41 @@ fn repeated_fields_and_trailers_pass_and_are_stored() {
     ] {
         assert!(asked.contains(&wanted), "{asked:?}");
     }
+}
+
+#[test]
+fn a_stream_both_ways_passes_message_by_message_is_a_row_while_open_and_lives_through_an_update() {
+    let workspace = World::shared().workspace();
+    let (proxy, origin) = pair(&workspace, |request, mut respond| async move {
+        let mut stream = respond.send_response(Response::new(()), false)?;
+        let mut body = request.into_body();
+        while let Some(data) = body.data().await.transpose()? {
+            body.flow_control().release_capacity(data.len())?;
+            stream.send_data(data, false)?;
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        stream.send_trailers(trailers)
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut call = runtime.block_on(origin.call_through(&proxy, "/pkg.Service/Chat"));
+    for message in ["one", "two"] {
+        assert_eq!(runtime.block_on(call.say(message)), message);
+    }
+    let open = eventually("the open stream is a row", || proxy.stored().pop());
+    assert_eq!((&open["state"], &open["status"]), (&"open".into(), &200.into()));
+    proxy.update(["--capture-limit", "1000"]);
+    assert_eq!(runtime.block_on(call.say("three")), "three");
+    let trailers = runtime.block_on(call.finish());
+    assert_eq!(trailers["grpc-status"], "0");
+    let row = proxy.exchange();
+    assert_eq!((row.id(), row.summary().as_str()), (open.id(), "POST 200"));
+    assert_eq!((&row["request_size"], &row["response_size"]), (&11.into(), &11.into()));
+    assert_eq!(proxy.body(&row, Side::Response), b"onetwothree");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod lifecycle;
 mod proxies;
 mod serve;
 mod storage;
+mod streams;
 mod tls;
 mod tunnels;
 mod web;

@@ -143,7 +143,9 @@ impl RawClient {
     /// Reads on to the end: does the other side say over TLS that this is all?
     pub fn ends_in_order(&mut self) -> bool {
         let mut chunk = [0; 1024];
-        let Some(tls) = &mut self.tls else { return !self.is_reset() };
+        let Some(tls) = &mut self.tls else {
+            return !self.is_reset();
+        };
         loop {
             match tls.read(&mut chunk) {
                 Ok(0) => return true,
@@ -165,7 +167,10 @@ impl RawClient {
 
     /// The connection itself, from which nothing was read ahead.
     pub fn into_socket(self) -> TcpStream {
-        assert!(self.tls.is_none() && self.buffer.is_empty(), "there is more to it than the socket");
+        assert!(
+            self.tls.is_none() && self.buffer.is_empty(),
+            "there is more to it than the socket"
+        );
         self.socket
     }
 

@@ -4,15 +4,15 @@ use std::{future::Future, net::Ipv4Addr, sync::Arc, thread};
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
-use http::Request;
-use rustls::ServerConfig;
+use http::{HeaderMap, Request};
+use rustls::{ServerConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::Leaf;
+use crate::{Leaf, Proxy, tls_client};
 
 /// An HTTP/2 origin on a port of its own.
 pub struct Http2Origin {
@@ -90,6 +90,55 @@ impl Http2Origin {
     /// `https://localhost:port` and `path`.
     pub fn https(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.port)
+    }
+}
+
+/// A call under way: one stream that stays open both ways.
+pub struct Call {
+    up: h2::SendStream<Bytes>,
+    down: RecvStream,
+}
+
+impl Http2Origin {
+    /// Opens a stream to it through `proxy`, which intercepts it. Call it in a runtime that outlives the call.
+    pub async fn call_through(&self, proxy: &Proxy<'_>, path: &str) -> Call {
+        let socket = proxy
+            .connect()
+            .tunnel(&format!("localhost:{}", self.port))
+            .into_socket();
+        socket.set_nonblocking(true).expect("it is a TCP socket");
+        let socket = TcpStream::from_std(socket).expect("it is a TCP socket");
+        let ca = std::fs::read_to_string(proxy.world().ca_file()).expect("the CA was exported");
+        let name = ServerName::try_from("localhost").expect("it is a name");
+        let tls = TlsConnector::from(Arc::new(tls_client(&ca, &["h2"])));
+        let socket = tls.connect(name, socket).await.expect("the handshake succeeds");
+        let (client, connection) = h2::client::handshake(socket).await.expect("both speak HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::post(self.https(path)).body(()).expect("it is a request");
+        let mut client = client.ready().await.expect("the connection is open");
+        let (response, up) = client.send_request(request, false).expect("the request can be sent");
+        let down = response.await.expect("an answer comes").into_body();
+        Call { up, down }
+    }
+}
+
+impl Call {
+    /// Sends a message and gives what comes back.
+    pub async fn say(&mut self, message: &str) -> String {
+        let message = Bytes::copy_from_slice(message.as_bytes());
+        self.up.send_data(message, false).expect("the stream is open");
+        let answer = self.down.data().await.expect("the stream is open").expect("data comes");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Ends the request: the answer's trailers.
+    pub async fn finish(mut self) -> HeaderMap {
+        self.up.send_data(Bytes::new(), true).expect("the stream is open");
+        while let Some(data) = self.down.data().await {
+            data.expect("data comes");
+        }
+        let trailers = self.down.trailers().await.expect("the stream ends in order");
+        trailers.expect("there are trailers")
     }
 }
 
