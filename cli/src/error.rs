@@ -163,7 +163,7 @@ impl ApiError {
             "UNAUTHENTICATED" => {
                 Some("the token comes from --token, PROXYCTL_TOKEN or the account that runs `proxyplane serve`".into())
             }
-            "ETAG_MISMATCH" | "ALREADY_STARTING" | "ALREADY_STOPPING" | "INTERNAL" => Some(known.meaning.to_owned()),
+            "INTERNAL" => Some(known.meaning.to_owned()),
             _ => None,
         }
     }

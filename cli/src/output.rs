@@ -8,7 +8,7 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
 };
 
-use anstream::{AutoStream, ColorChoice};
+use anstream::{AutoStream, ColorChoice, adapter::strip_str};
 use comfy_table::{
     Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row as TableRow, Table, Width, presets,
 };
@@ -186,9 +186,14 @@ pub(crate) fn write_bytes(bytes: &[u8]) -> Result<(), Error> {
     Ok(out.flush()?)
 }
 
-/// A line on standard error.
+/// A line on standard error, in one write: several programs may share it.
 pub(crate) fn talk(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let mut line = match AutoStream::choice(&io::stderr()) {
+        ColorChoice::Never => strip_str(text).to_string(),
+        _ => text.to_owned(),
+    };
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// An error on standard error.
