@@ -99,9 +99,23 @@ fn events_tell_of_an_exchange_while_it_is_open() {
 fn two_proxies_are_kept_apart() {
     let workspace = World::shared().workspace();
     let (one, two) = (workspace.proxy("one").start(), workspace.proxy("two").start());
+    let follow = |scope: [&str; 2]| {
+        let [flag, value] = scope;
+        let tail = ["-o", "jsonl", "traffic", "tail", flag, value];
+        workspace.world().follow(tail)
+    };
+    let (mut of_one, mut of_two) = (follow(["--proxy", one.id()]), follow(["--proxy", two.id()]));
+    let mut of_both = follow(["--workspace", workspace.code()]);
     one.curl().get(&nginx().http("/hello?one"));
     two.curl().get(&nginx().http("/hello?two"));
-    assert_eq!(one.exchange()["query"], "one");
+    one.curl().get(&nginx().http("/hello?one-again"));
+    assert_eq!(of_one.json()["query"], "one");
+    assert_eq!(of_one.json()["query"], "one-again");
+    assert_eq!(of_two.json()["query"], "two");
+    let mut both = [of_both.json(), of_both.json(), of_both.json()].map(|row| row["query"].to_string());
+    both.sort_unstable();
+    assert_eq!(both, ["\"one\"", "\"one-again\"", "\"two\""]);
+    assert_eq!(one.exchanges(2)[0]["query"], "one");
     assert_eq!(two.exchange()["query"], "two");
 }
 

@@ -1,8 +1,8 @@
 //! Proxies as resources: settings, names, conflicts.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
-use proxyplane_tests::{RawOrigin, World, free_port};
+use proxyplane_tests::{Curl, RawOrigin, World, free_port};
 use serde_json::Value;
 
 const NONE: [&str; 0] = [];
@@ -105,6 +105,38 @@ fn a_port_of_a_foreign_process_is_a_conflict_that_names_it() {
     let _foreign = TcpListener::bind(proxy.address()).unwrap();
     proxy.ctl("start", NONE).fails(5, &pid);
     assert_eq!(proxy.state(), "stopped");
+}
+
+#[test]
+fn port_0_is_a_free_port_that_stays() {
+    let workspace = World::shared().workspace();
+    let one = workspace.proxy("one").with(["--port", "0"]).create();
+    let two = workspace.proxy("two").with(["--port", "0"]).create();
+    assert!(one.port() > 0 && one.port() != two.port());
+    one.start();
+    assert_eq!(one.restart()["port"], one.port());
+}
+
+#[test]
+fn localhost_is_every_loopback_address() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("everywhere").with(["--host", "localhost"]).start();
+    let mut addresses = vec![format!("127.0.0.1:{}", proxy.port())];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        addresses.push(format!("[::1]:{}", proxy.port()));
+    }
+    let listening: Vec<_> = proxy.get()["listening"].as_array().unwrap().clone();
+    assert_eq!(listening, addresses);
+    for address in addresses {
+        let answer = Curl::direct().through(&address).get("http://proxyplane.local/");
+        assert_eq!(answer.status, 200, "{address}: {}", answer.text());
+    }
+    let _foreign = (proxy.stop(), TcpListener::bind(("::1", proxy.port())));
+    if let (_, Ok(_)) = &_foreign {
+        // Half of the addresses is not enough.
+        proxy.ctl("start", NONE).fails(5, &std::process::id().to_string());
+        assert!(TcpStream::connect(proxy.address()).is_err(), "nothing is left bound");
+    }
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! The server's own life: first start, restart, refusals. Each test has a world of its own.
 
-use std::net::TcpListener;
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, mpsc},
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
-use proxyplane_tests::{World, eventually, nginx};
+use proxyplane_tests::{RawClient, RawOrigin, World, eventually, eventually_within, nginx};
 
 #[test]
 fn a_bootstrapped_server_has_a_ready_proxy_and_says_how_to_use_it() {
@@ -83,8 +88,22 @@ fn a_killed_server_finds_its_data_and_starts_its_proxies_anew() {
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let _ = world.proxyctl(["proxy", "create", "survivor", "--start"]).ok();
     let before = world.proxyctl(["-o", "json", "proxy", "get", "survivor"]).json();
+    let curl = proxyplane_tests::Curl::direct().through(&format!("127.0.0.1:{}", before["port"]));
+    curl.get(&nginx().http("/query?before"));
+    eventually("it is stored", || {
+        let rows = world.proxyctl(["-o", "json", "traffic", "list"]).json();
+        (rows[0]["query"] == "before").then_some(())
+    });
     world.kill();
+    assert_eq!(
+        curl.get(&nginx().http("/hello")).status,
+        200,
+        "the worker serves on by itself"
+    );
     world.serve();
+    let rows = world.proxyctl(["-o", "json", "traffic", "list"]).json();
+    assert!(rows.as_array().unwrap().iter().any(|row| row["query"] == "before"));
+    curl.get(&nginx().http("/hello"));
     let after = world.proxyctl(["-o", "json", "proxy", "get", "survivor"]).json();
     assert_eq!((&after["state"], &after["port"]), (&"running".into(), &before["port"]));
 }
@@ -107,12 +126,142 @@ fn a_bad_setting_is_refused_with_its_name() {
 }
 
 #[test]
-fn a_second_server_on_the_same_data_is_refused() {
-    let world = World::start();
-    let mut second = World::prepared(&["--data-dir", world.data_dir().to_str().unwrap()]);
-    second.spawn();
-    assert_ne!(second.server().ended().code(), Some(0));
+fn a_second_server_on_the_same_data_is_refused_with_its_holder() {
+    let mut world = World::start();
+    let pid = format!("pid {}", world.server().pid());
+    let mut same_directory = World::prepared(&["--data-dir", world.data_dir().to_str().unwrap()]);
+    let password = fs::read_to_string(world.data_dir().join("secrets/database.password")).unwrap();
+    let socket = world.data_dir().join("run/pg");
+    let url = format!(
+        "postgres://proxyplane:{}@localhost/proxyplane?host={}",
+        password.trim(),
+        socket.display()
+    );
+    let mut same_database = World::prepared(&["--database-url", &url]);
+    for second in [&mut same_directory, &mut same_database] {
+        second.spawn();
+        assert_eq!(second.server().ended().code(), Some(69), "{}", second.log());
+        assert!(second.log().contains(&pid), "{}", second.log());
+        assert!(!second.log().contains(password.trim()), "no password is printed");
+    }
     assert_eq!(world.proxyctl(["system", "status"]).code, 0, "the first is unharmed");
+}
+
+#[test]
+fn a_port_taken_at_boot_is_waited_for_and_then_given_up_with_its_holder() {
+    let mut world = World::start();
+    let _ = world.proxyctl(["workspace", "create", "default"]).ok();
+    let ports = ["lucky", "unlucky", "free"].map(|name| {
+        let made = world
+            .proxyctl(["-o", "json", "proxy", "create", name, "--start"])
+            .json();
+        made["port"].as_u64().unwrap() as u16
+    });
+    assert_eq!(world.stop(), 0);
+    let foreign = ports.map(|port| (port != ports[2]).then(|| TcpListener::bind(("127.0.0.1", port)).unwrap()));
+    let [lucky, _unlucky, _] = foreign;
+    world.spawn();
+    let get = |name: &str| {
+        let ran = world.proxyctl(["-o", "json", "proxy", "get", name]);
+        (ran.code == 0).then(|| ran.json())
+    };
+    let becomes = |name: &str, state: &str| {
+        eventually_within(Duration::from_secs(60), &format!("'{name}' becomes {state}"), || {
+            get(name).filter(|now| now["state"] == state)
+        })
+    };
+    becomes("free", "running");
+    let waiting = becomes("unlucky", "starting");
+    let holder = std::process::id().to_string();
+    assert!(
+        waiting["last_error"].as_str().unwrap().contains(&holder),
+        "the holder is named: {waiting}"
+    );
+    drop(lucky);
+    becomes("lucky", "running");
+
+    becomes("unlucky", "failed");
+    let given_up = eventually("it is disabled", || {
+        get("unlucky").filter(|now| now["enabled"] == false)
+    });
+    assert!(given_up["last_error"].as_str().unwrap().contains(&holder), "{given_up}");
+    assert!(world.log().contains("proxy disabled"), "{}", world.log());
+    assert_eq!(world.proxyctl(["system", "status"]).code, 0, "the others are ready");
+}
+
+#[test]
+fn a_stop_ends_workers_then_ingest_then_the_database_and_loses_nothing() {
+    let mut world = World::start();
+    let _ = world.proxyctl(["workspace", "create", "default"]).ok();
+    let proxy = world.proxyctl(["-o", "json", "proxy", "create", "p", "--start"]).json();
+    let address = format!("127.0.0.1:{}", proxy["port"]);
+    let (release, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = RawOrigin::serving(move |peer| {
+        peer.read_head()?;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsl")?;
+        let _ = wait.lock().unwrap().recv();
+        peer.send("ow")
+    });
+    // A stream that would go on for ever does not hold the stop up either.
+    let mut tail = world.follow(["-o", "jsonl", "traffic", "tail"]);
+    let mut client = RawClient::connect(&address);
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        origin.http("/slow"),
+        origin.address()
+    ));
+    client.read_until(b"\r\n\r\nsl");
+    world.server().signal(Signal::SIGTERM);
+    tail.says("connection lost");
+    eventually("nobody new is let in", || TcpStream::connect(&address).err());
+    release.send(()).unwrap();
+    assert_eq!(client.read_exactly(2), b"ow", "what is open is finished");
+    assert_eq!(world.server().ended().code(), Some(0));
+
+    let log = world.log();
+    let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("'{words}' is missing: {log}"));
+    assert!(at("draining proxies") < at("proxies and ingest stopped"));
+    assert!(at("proxies and ingest stopped") < at("private Postgres stopped"));
+    world.serve();
+    let rows = world.proxyctl(["-o", "json", "traffic", "list"]).json();
+    assert_eq!(
+        (&rows[0]["path"], &rows[0]["state"], &rows[0]["response_size"]),
+        (&"/slow".into(), &"complete".into(), &4.into())
+    );
+}
+
+#[test]
+fn a_hundred_streams_without_end_are_cut_at_the_deadline() {
+    let mut world = World::start_with(&["--shutdown-timeout", "1s"]);
+    let _ = world.proxyctl(["workspace", "create", "default"]).ok();
+    let proxy = world.proxyctl(["-o", "json", "proxy", "create", "p", "--start"]).json();
+    let origin = RawOrigin::serving(|peer| {
+        peer.read_head()?;
+        peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")?;
+        peer.read_to_end().map(drop)
+    });
+    let mut clients: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = RawClient::connect(&format!("127.0.0.1:{}", proxy["port"]));
+            client.send(format!(
+                "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+                origin.http("/"),
+                origin.address()
+            ));
+            client.read_until(b"data: 1\n\n");
+            client
+        })
+        .collect();
+    let began = Instant::now();
+    assert_eq!(world.stop(), 0);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(clients.iter_mut().all(RawClient::is_closed));
+    world.serve();
+    let get = || world.proxyctl(["-o", "json", "proxy", "get", "p"]).json();
+    assert_eq!(get()["stored"], 100, "none is lost");
+    let rows = world.proxyctl(["-o", "json", "traffic", "list", "-n", "0"]).json();
+    assert!(rows.as_array().unwrap().iter().all(|row| row["state"] == "failed"));
 }
 
 #[test]
