@@ -27,24 +27,24 @@ def main() -> None:
         wanted = [p for p in stack.PEERS if {"capture", "capture-tls", "transfer"} & set(names)]
         peers = [p for p in wanted if stack.peer(p)]
         if "idle" in names:
-            lifecycle.idle(ours, 9410)
+            lifecycle.idle(ours, 28410)
         if "start" in names:
-            lifecycle.start_to_first_byte(ours, 9411)
+            lifecycle.start_to_first_byte(ours, 28411)
         loaded = None
-        for port, scenario in ((9401, "capture"), (9402, "capture-tls")):
+        for port, scenario in ((28401, "capture"), (28402, "capture-tls")):
             if scenario in names:
                 rates.run(scenario, ours, port, peers, a.rounds, a.secs, a.conns)
                 loaded = f"rate-{scenario}"
         if "after-load" in names and loaded:
             lifecycle.after_load(ours, loaded)
         if "transfer" in names:
-            transfer.five_gib(ours, 9412, peers)
+            transfer.five_gib(ours, 28412, peers)
         if "whole" in names:
-            transfer.captured_whole(ours, 9413)
+            transfer.captured_whole(ours, 28413)
         if "sse" in names:
-            streams.sse(ours, 9414)
+            streams.sse(ours, 28414)
         if "websockets" in names:
-            streams.websockets(ours, 9415)
+            streams.websockets(ours, 28415)
     finally:
         stack.stop_all()
 

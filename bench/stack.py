@@ -7,8 +7,8 @@ ROOT = HERE.parent
 DIR = Path(os.environ.get("BENCH_DIR", Path(tempfile.gettempdir()) / "proxyplane-bench"))
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 BODY = '{"k":"' + "x" * 1015 + '"}'  # 1,023 bytes
-ORIGIN_HTTP, ORIGIN_TLS, SINK = 9000, 9443, 9001
-PEERS = {"mitmdump": 9201, "hudsucker": 9203}
+ORIGIN_HTTP, ORIGIN_TLS, SINK = 28000, 28443, 28001
+PEERS = {"mitmdump": 28201, "hudsucker": 28203}
 TICK = os.sysconf("SC_CLK_TCK")
 
 _running: list[subprocess.Popen] = []
@@ -18,11 +18,11 @@ worker_processes 1; daemon off; pid {d}/origin.pid; error_log {d}/origin.err war
 events {{ worker_connections 8192; }}
 http {{ access_log off; keepalive_requests 10000000; client_max_body_size 0; default_type application/json;
  client_body_temp_path {d}/tmp; proxy_temp_path {d}/tmp2; fastcgi_temp_path {d}/tmp3; uwsgi_temp_path {d}/tmp4; scgi_temp_path {d}/tmp5;
- server {{ listen 127.0.0.1:9000; listen 127.0.0.1:9443 ssl http2; ssl_certificate {d}/origin.crt; ssl_certificate_key {d}/origin.key;
+ server {{ listen 127.0.0.1:28000; listen 127.0.0.1:28443 ssl http2; ssl_certificate {d}/origin.crt; ssl_certificate_key {d}/origin.key;
   location / {{ return 200 '{body}'; }}
   location /files/ {{ alias {d}/www/; default_type application/octet-stream; }}
-  location /sink {{ proxy_pass http://127.0.0.1:9001; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; }}
-  location /sse {{ proxy_pass http://127.0.0.1:9001; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }}
+  location /sink {{ proxy_pass http://127.0.0.1:28001; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; }}
+  location /sse {{ proxy_pass http://127.0.0.1:28001; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }}
  }} }}"""
 
 
@@ -79,9 +79,11 @@ def origin() -> None:
     keys()
     (DIR / "origin.conf").write_text(NGINX.format(d=DIR, body=BODY))
     spawn("sink", [sys.executable, str(HERE / "sink.py"), str(SINK)])
-    spawn("origin", ["nginx", "-c", str(DIR / "origin.conf")])
+    nginx = spawn("origin", ["nginx", "-c", str(DIR / "origin.conf")])
     wait_port(SINK, "sink")
     wait_port(ORIGIN_TLS, "nginx")
+    if nginx.poll() is not None:
+        sys.exit(f"nginx ended at once (is a port taken?); see {DIR}/origin.err")
 
 
 def peer(name: str) -> bool:
@@ -109,12 +111,14 @@ class Ours:
         self.data = DIR / "data"
         if self.data.exists():
             shutil.rmtree(self.data)
-        self.server = "http://127.0.0.1:7171"
+        self.server = "http://127.0.0.1:17272"
         self.env = os.environ | {"XDG_CONFIG_HOME": str(DIR / "config"), "HOME": str(DIR), "PROXYCTL_SERVER": self.server}
-        self.process = spawn("proxyplane", [str(TARGET / "proxyplane"), "serve", "--listen", "127.0.0.1:7171", "--data-dir", str(self.data)], env=self.env)
-        for _ in range(400):
+        self.process = spawn("proxyplane", [str(TARGET / "proxyplane"), "serve", "--listen", "127.0.0.1:17272", "--data-dir", str(self.data)], env=self.env)
+        for _ in range(1200):  # initdb takes its time on a busy machine
             if subprocess.run([TARGET / "proxyctl", "system", "status"], env=self.env, capture_output=True).returncode == 0:
                 break
+            if self.process.poll() is not None:
+                sys.exit(f"proxyplane ended at once; see {DIR}/proxyplane.log")
             time.sleep(0.05)
         else:
             sys.exit(f"proxyplane did not come up; see {DIR}/proxyplane.log")

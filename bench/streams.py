@@ -34,9 +34,9 @@ async def _websockets(ours: "stack.Ours", port: int, connections: int, messages:
             await ws.send(message)
 
     text = '{"topic":"prices","seq":%d,"data":"' + "abcdefgh" * 60 + '"}'
-    async with serve(echo, "127.0.0.1", 9002, backlog=2048, max_size=None):
+    async with serve(echo, "127.0.0.1", 28002, backlog=2048, max_size=None):
         async def one(i: int):
-            ws = await connect("ws://127.0.0.1:9002/", proxy=f"http://127.0.0.1:{port}", compression="deflate", open_timeout=60)
+            ws = await connect("ws://127.0.0.1:28002/", proxy=f"http://127.0.0.1:{port}", compression="deflate", open_timeout=60)
             for n in range(messages):
                 await ws.send(text % n)
                 assert await ws.recv() == text % n
