@@ -1,6 +1,11 @@
 //! Heads at their limits, bodies of every framing, odd bytes, and what goes wrong on the way.
 
-use std::{fmt::Write as _, fs, process::Command};
+use std::{
+    fmt::Write as _,
+    fs, io,
+    process::Command,
+    sync::{Arc, Barrier},
+};
 
 use proxyplane_tests::{
     Authority, Curl, DeafOrigin, Exchange, Peer, Proxy, RawClient, RawOrigin, Side, World, eventually,
@@ -209,28 +214,43 @@ fn tls_that_ends_without_close_notify_ends_so_for_the_client() {
     }
 }
 
+/// An answer that nobody asked for.
+const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+
 #[test]
-fn an_answer_longer_than_it_says_is_cut_at_its_length_and_its_connection_not_used_again() {
+fn an_answer_longer_than_its_content_length_is_refused() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("long").start();
-    let origin = RawOrigin::serving(|peer| {
+    let origin = RawOrigin::answering(format!("{OK}{POISON}"));
+    let told = text(ask(&proxy, &origin, "GET", "").read_to_end());
+    assert!(told.starts_with("HTTP/1.1 502 ") && !told.contains("poison"), "{told}");
+    expect_failed(&proxy.exchange(), "upstream_response_refused", "Content-Length");
+}
+
+#[test]
+fn what_an_origin_says_unasked_is_no_answer_to_the_next_request() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("unasked").start();
+    let turn = Arc::new(Barrier::new(2));
+    let turns = Arc::clone(&turn);
+    let origin = RawOrigin::serving(move |peer| {
         peer.read_head()?;
         peer.send(OK)?;
-        // The second answer, poisoned, before anybody asked.
-        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")?;
+        if peer.number == 0 {
+            turns.wait();
+            peer.send(POISON)?;
+            turns.wait();
+        }
         peer.read_to_end().map(drop)
     });
     let mut client = ask(&proxy, &origin, "GET", "");
-    let first = text(client.read_head());
-    if first.starts_with("HTTP/1.1 502 ") {
-        // Both came in one read: it is known to be wrong before anything went out.
-        expect_failed(&proxy.exchange(), "upstream_response_refused", "Content-Length");
-        return;
-    }
-    assert_eq!(client.read_exactly(2), b"ok");
+    assert_eq!(text(client.read_exactly(OK.len())), OK);
+    turn.wait();
+    turn.wait();
     client.send(request("GET", &origin, ""));
-    assert_eq!(client.read_until(OK.as_bytes()), OK.as_bytes());
+    assert_eq!(text(client.read_exactly(OK.len())), OK);
     assert_eq!(origin.connections(), 2);
+    assert!(proxy.exchanges(2).iter().all(|row| row["error"].is_null()));
 }
 
 #[test]
@@ -367,7 +387,6 @@ fn every_kind_of_answer_leaves_the_next_request_on_the_connection_right() {
 fn bytes_behind_an_answer_without_body_are_nobodys_answer() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("bodyless").start();
-    let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     for (count, (method, head)) in (1..).zip([
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 45\r\n\r\n"),
@@ -376,7 +395,7 @@ fn bytes_behind_an_answer_without_body_are_nobodys_answer() {
         let origin = RawOrigin::serving(move |peer| {
             peer.read_head()?;
             let answer = if peer.number == 0 {
-                format!("{head}{poison}")
+                format!("{head}{POISON}")
             } else {
                 OK.to_owned()
             };
@@ -703,6 +722,151 @@ fn a_chunked_body_larger_than_a_record_is_stored_without_its_framing() {
         (&1_000_000.into(), &false.into())
     );
     assert_eq!(proxy.raw_body(&row, Side::Response), body);
+}
+
+#[test]
+fn an_answer_that_does_not_wait_for_the_request_reaches_the_client() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("early").start();
+    let origin = RawOrigin::serving(|peer| {
+        peer.read_head()?;
+        peer.read_exactly(100_000)?;
+        peer.send("HTTP/1.1 413 Payload Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n")
+    });
+    let file = workspace.world().directory().join("early");
+    fs::write(&file, pattern(20_000_000)).unwrap();
+    let upload = ["--upload-file", file.to_str().unwrap(), "-H", "Expect:"];
+    let got = proxy.curl().with(upload).fetch(&origin.http("/"));
+    assert_eq!((got.status, got.text().as_str()), (413, "no\n"), "{}", got.stderr);
+    let row = proxy.exchange();
+    assert_eq!(row["status"], 413);
+    assert_eq!(row["flags"], serde_json::json!(["early_response"]));
+}
+
+#[test]
+fn it_does_not_matter_into_which_pieces_a_message_is_cut() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("pieces").start();
+    let origin = RawOrigin::serving(|peer| {
+        let mut dice = Dice(0x5eed);
+        while let Some((chunked, body)) = read_message(peer)? {
+            let answer = message("HTTP/1.1 200 OK\r\n", !chunked, &body, &mut dice);
+            for piece in dice.pieces(&answer) {
+                peer.send(piece)?;
+            }
+        }
+        Ok(())
+    });
+    let mut dice = Dice(0xd1ce);
+    let mut client = proxy.connect();
+    let mut sent = Vec::new();
+    for number in 0..60 {
+        let body = pattern(dice.up_to([10, 1_000, 20_000, 300_000][number % 4]));
+        let chunked = dice.up_to(2) == 0;
+        let start = format!("POST {} HTTP/1.1\r\nHost: {}\r\n", origin.http("/"), origin.address());
+        for piece in dice.pieces(&message(&start, chunked, &body, &mut Dice(number as u64 + 1))) {
+            client.send(piece);
+        }
+        let head = client.read_head();
+        let got = if chunked {
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            client.read_exactly(length.unwrap().parse().unwrap())
+        } else {
+            read_chunks(|mark| Ok(client.read_until(mark))).unwrap()
+        };
+        assert!(
+            got == body,
+            "request {number} of {} bytes came back as {}",
+            body.len(),
+            got.len()
+        );
+        sent.push(body);
+    }
+    let rows = proxy.exchanges(sent.len());
+    for (row, body) in rows.iter().zip(&sent) {
+        assert_eq!(
+            (&row["request_size"], &row["response_size"]),
+            (&body.len().into(), &body.len().into())
+        );
+    }
+    for at in [2, 3, 30, 31] {
+        assert!(proxy.raw_body(&rows[at], Side::Request) == sent[at]);
+        assert!(proxy.raw_body(&rows[at], Side::Response) == sent[at]);
+    }
+}
+
+/// A message with this body, in chunks of any size if it is `chunked`.
+fn message(start: &str, chunked: bool, body: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let mut message = start.as_bytes().to_vec();
+    if !chunked {
+        write_length(&mut message, body.len());
+        message.extend_from_slice(body);
+        return message;
+    }
+    message.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+    for chunk in dice.pieces(body) {
+        message.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        message.extend_from_slice(chunk);
+        message.extend_from_slice(b"\r\n");
+    }
+    message.extend_from_slice(b"0\r\n\r\n");
+    message
+}
+
+/// The next message that an origin gets: was its body in chunks, and the body.
+fn read_message(peer: &mut Peer) -> io::Result<Option<(bool, Vec<u8>)>> {
+    let head = text(peer.read_head()?);
+    if head.is_empty() {
+        return Ok(None);
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    match length.and_then(|length| length.parse().ok()) {
+        Some(length) => Ok(Some((false, peer.read_exactly(length)?))),
+        None => Ok(Some((true, read_chunks(|mark| peer.read_until(mark))?))),
+    }
+}
+
+/// A chunked body, of which every chunk is read up to the CRLF behind it.
+fn read_chunks(mut read_until: impl FnMut(&[u8]) -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let size = text(read_until(b"\r\n")?);
+        let size = usize::from_str_radix(size.trim_end(), 16).map_err(io::Error::other)?;
+        let mut chunk = Vec::new();
+        while chunk.len() < size + 2 {
+            chunk.extend(read_until(b"\r\n")?);
+        }
+        chunk.truncate(size);
+        body.extend(chunk);
+        if size == 0 {
+            return Ok(body);
+        }
+    }
+}
+
+/// Numbers that are the same in every run (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn up_to(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    /// Cuts `bytes` into at most some dozens of pieces, small ones among them.
+    fn pieces<'b>(&mut self, bytes: &'b [u8]) -> Vec<&'b [u8]> {
+        let mut rest = bytes;
+        let mut pieces = Vec::new();
+        while !rest.is_empty() {
+            let most = [3, 200, 9_000, bytes.len()][self.up_to(4)];
+            let (piece, after) = rest.split_at((1 + self.up_to(most)).min(rest.len()));
+            pieces.push(piece);
+            rest = after;
+        }
+        pieces
+    }
 }
 
 /// A head of exactly `bytes`.
