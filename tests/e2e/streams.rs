@@ -52,7 +52,10 @@ fn follow(proxy: &Proxy<'_>, client: &mut RawClient, events: &Sender<String>) {
         (row.id(), &row["state"], &row["response_size"]),
         (open.id(), &"complete".into(), &90.into())
     );
-    let whole: String = (0..10).map(|number| format!("data: {number}\n\n")).collect();
+    let whole = (0..10)
+        .map(|number| format!("data: {number}\n\n"))
+        .collect::<Vec<_>>()
+        .concat();
     assert_eq!(
         proxy.body(&row, Side::Response),
         whole.as_bytes(),

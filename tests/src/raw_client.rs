@@ -189,7 +189,7 @@ impl RawClient {
 
     /// The same with a configuration of the test's own.
     pub fn try_into_tls_with(self, name: &str, config: ClientConfig) -> io::Result<Self> {
-        self.handshake_tls(name, config, |socket, hello| socket.write_all(hello))
+        self.handshake_tls(name, config, Write::write_all)
     }
 
     /// The same, with a ClientHello in writes of one byte.

@@ -6,6 +6,11 @@ use serde_json::Value;
 
 use crate::{Peer, Proxy, RawClient};
 
+/// Set in the second byte of a frame that is masked.
+const MASKED: u8 = 0x80;
+/// In place of a length: it follows in two bytes, or in eight.
+const LENGTH_16: u8 = 0x7e;
+const LENGTH_64: u8 = 0x7f;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A handshake's answer of an origin, as far as a client looks at it.
@@ -82,17 +87,17 @@ impl Frame {
     }
 
     fn bytes(&self, mask: Option<[u8; 4]>) -> Vec<u8> {
-        let masked = if mask.is_some() { 0x80 } else { 0 };
+        let masked = if mask.is_some() { MASKED } else { 0 };
         let mut bytes = vec![u8::from(self.last) << 7 | u8::from(self.compressed) << 6 | self.opcode];
         let length = self.payload.len();
         match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(short @ ..126), _) => bytes.push(masked | short),
+            (Ok(short @ ..LENGTH_16), _) => bytes.push(masked | short),
             (_, Ok(medium)) => {
-                bytes.push(masked | 126);
+                bytes.push(masked | LENGTH_16);
                 bytes.extend(medium.to_be_bytes());
             }
             _ => {
-                bytes.push(masked | 127);
+                bytes.push(masked | LENGTH_64);
                 bytes.extend((length as u64).to_be_bytes());
             }
         }
@@ -114,13 +119,13 @@ impl Frame {
             Err(error) => Err(error),
         };
         let head = exactly(2)?;
-        let length = match head[1] & 0x7f {
-            126 => exactly(2)?,
-            127 => exactly(8)?,
+        let length = match head[1] & !MASKED {
+            LENGTH_16 => exactly(2)?,
+            LENGTH_64 => exactly(8)?,
             short => vec![short],
         };
         let length = length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-        let mask = if head[1] & 0x80 == 0 { vec![0; 4] } else { exactly(4)? };
+        let mask = if head[1] & MASKED == 0 { vec![0; 4] } else { exactly(4)? };
         let payload = exactly(length)?;
         Ok(Self {
             last: head[0] & 0x80 != 0,
