@@ -38,8 +38,12 @@ use observed::Observed;
 use proxyplane_spec::{ListenHost, ServiceId};
 pub use status::{ServiceState, ServiceStatus};
 use task::{Command, Update};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
     ingest::IngestHandle,
@@ -191,6 +195,11 @@ impl Supervisor {
     /// Waits, not for ever, until what stopped workers recorded is in the store.
     pub(crate) async fn records_settled(&self) {
         let _ = tokio::time::timeout(SETTLE_TIMEOUT, self.shared.ingest.drained()).await;
+    }
+
+    /// Spawns work that outlives the call that asked for it; the server waits for it before it ends.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.shared.tracker.spawn(work.in_current_span())
     }
 
     /// Tells watchers that a service's row changed.

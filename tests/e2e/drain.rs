@@ -126,6 +126,29 @@ fn while_a_stop_is_under_way_everything_else_is_a_named_conflict() {
     let _ = proxy.ctl("delete", NONE).ok();
 }
 
+#[test]
+fn a_deletion_goes_on_when_its_caller_goes_away() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("abandoned").start();
+    let origin = RawOrigin::serving(|peer| {
+        peer.send("hello")?;
+        peer.read_to_end().map(drop)
+    });
+    let mut tunnel = proxy.connect().tunnel(&origin.address());
+    tunnel.read_exactly(5);
+    let mut delete = workspace
+        .world()
+        .proxyctl_command(["proxy", "delete", "--yes", "--purge", proxy.id()])
+        .spawn()
+        .unwrap();
+    eventually("it drains", || (proxy.state() == "draining").then_some(()));
+    delete.kill().unwrap();
+    delete.wait().unwrap();
+    drop(tunnel);
+    eventually("it is deleted", || (proxy.ctl("get", NONE).code == 4).then_some(()));
+    eventually("its traffic is removed", || proxy.stored().is_empty().then_some(()));
+}
+
 /// The stop ends after the drain's time, not at once and not at the default.
 #[track_caller]
 fn stops_in_time(proxy: &Proxy<'_>) {

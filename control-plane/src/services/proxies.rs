@@ -114,7 +114,19 @@ impl Services {
     }
 
     /// Stops a service, then deletes it. Its traffic stays unless `purge`.
+    ///
+    /// Goes on when the caller goes away: traffic of a service that is gone could not be removed any more.
     pub async fn delete_proxy(&self, id: ServiceId, etag: &str, purge: bool) -> Result<(), Error> {
+        let (services, etag) = (self.clone(), etag.to_owned());
+        let deletion = async move { services.stop_and_delete(id, &etag, purge).await };
+        // It ends early only with the server.
+        self.supervisor
+            .spawn(deletion)
+            .await
+            .unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    async fn stop_and_delete(&self, id: ServiceId, etag: &str, purge: bool) -> Result<(), Error> {
         let row = store::services::get(&self.db, id)
             .await?
             .ok_or_else(|| Error::proxy_not_found(id))?;
