@@ -183,12 +183,13 @@ impl Running {
             }
         };
         self.health.started();
-        let (ca, client) = (data.ca_certificate(), announced.ok());
+        let (ca, token, client) = (data.ca_certificate(), data.token(), announced.ok());
         let greeting = bootstrap::Greeting {
             proxy,
             trouble,
             ca: &ca,
             api: address,
+            token: &token,
             client: client.as_deref(),
         };
         if let Err(error) = greeting.print() {

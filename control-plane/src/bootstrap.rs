@@ -95,6 +95,8 @@ pub struct Greeting<'a> {
     pub ca: &'a Path,
     /// The API.
     pub api: SocketAddr,
+    /// File of the API token.
+    pub token: &'a Path,
     /// What `proxyctl` reads, if it could be written.
     pub client: Option<&'a Path>,
 }
@@ -136,7 +138,11 @@ impl Greeting<'_> {
                 "  proxyctl        is logged in ({}); watch with: proxyctl traffic tail",
                 path.display()
             ),
-            None => "  proxyctl        give it --server and --token".to_owned(),
+            None => format!(
+                "  proxyctl        export PROXYCTL_SERVER=http://{} PROXYCTL_TOKEN=\"$(cat {})\"",
+                reachable(self.api),
+                quoted(self.token)
+            ),
         });
         lines.push(String::new());
         lines.join("\n") + "\n"

@@ -103,7 +103,7 @@ where
             return Either::Left(self.inner.call(request));
         }
         let message =
-            "a bearer token is needed: send `authorization: Bearer TOKEN`; `serve` left it in secrets/api.token";
+            "the bearer token is missing or wrong: `serve` keeps it in secrets/api.token of its data directory";
         let status = Status::from(Refusal::new(reasons::UNAUTHENTICATED, message));
         Either::Right(ready(Ok(status.into_http())))
     }
