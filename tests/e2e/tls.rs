@@ -112,6 +112,20 @@ fn an_origin_that_wants_a_client_certificate_is_a_502_that_says_so() {
 }
 
 #[test]
+fn an_http2_origin_that_wants_a_client_certificate_is_a_502_that_says_so() {
+    let workspace = World::shared().workspace();
+    let authority = Authority::new(&workspace.world().directory().join("mutual-two"));
+    let proxy = workspace.proxy("mutual").trusting(&authority).start();
+    let mut config = wanting_certificates(&authority, &version::TLS13);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let origin = RawOrigin::serving_tls_with(config, |peer| peer.read_to_end().map(drop));
+    let got = proxy.curl().with(["--http2"]).get(&origin.https("/"));
+    assert_eq!((got.status, got.version.as_str()), (502, "2"));
+    assert!(got.text().contains("wants a client certificate"), "{}", got.text());
+    assert_eq!(proxy.exchange()["error"], "upstream_tls_failed");
+}
+
+#[test]
 fn an_origin_without_tls_is_a_502_that_says_so() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("plain").start();
@@ -201,6 +215,21 @@ fn a_handshake_that_is_not_finished_is_a_row() {
         "tunnel",
         "what is not TLS after all is carried as it is"
     );
+}
+
+#[test]
+fn a_client_that_leaves_after_its_handshake_is_a_row() {
+    let workspace = World::shared().workspace();
+    let (authority, origin) = tls_origin(&workspace, &["localhost"], &["http/1.1"]);
+    let proxy = workspace.proxy("speechless").trusting(&authority).start();
+    let client = proxy.connect().tunnel(&at(&origin));
+    drop(client.into_tls("localhost", &our_ca(), &["http/1.1"]));
+    let row = proxy.exchange();
+    assert_eq!(
+        (&row["method"], &row["error"]),
+        (&"CONNECT".into(), &"client_sent_nothing".into())
+    );
+    assert_eq!(proxy.detail(&row)["client_tls"]["sni"], "localhost");
 }
 
 #[test]

@@ -36,25 +36,32 @@ use crate::{
 
 /// Carries the requests of a client whose origin is fixed (`ctx.origin`): what follows CONNECT, with TLS or without.
 ///
-/// `prefix` was read from `client` already. `upstream` is a connection to the origin for the first request.
-pub async fn serve_h1<C: Downstream>(ctx: Connection, client: C, prefix: &[u8], upstream: Upstream) {
-    let Some(origin) = ctx.origin.clone() else { return };
+/// `prefix` was read from `client` already. `upstream` is a connection to the origin for the first request. False if the
+/// client sent nothing, so that nothing of it is recorded.
+pub async fn serve_h1<C: Downstream + 'static>(ctx: Connection, client: C, prefix: &[u8], upstream: Upstream) -> bool {
+    let Some(origin) = ctx.origin.clone() else { return false };
     let mut session = Session::new(ctx, client, prefix);
     session.pool.keep(origin.clone(), pool::Line::new(upstream));
     while let Some(request) = session.next_request().await {
         if *request.head.form() == Form::Authority {
-            return session
+            session
                 .refuse_request(request, &origin, "there is no proxy inside of this tunnel")
                 .await;
+            return true;
         }
         match session.exchange(request, &origin).await {
             After::Continue => {}
             After::Close => break,
-            After::Drop => return,
-            After::Upgrade(upgrade) => return Box::pin(upgrade.run(session)).await,
+            After::Drop => return true,
+            After::Upgrade(upgrade) => {
+                upgrade.spawn(session);
+                return true;
+            }
         }
     }
+    let asked = session.asked;
     session.close().await;
+    asked
 }
 
 /// Tells a client, on its first request, why its origin cannot be reached. False if it sent no request.

@@ -31,6 +31,8 @@ pub(crate) struct Session<C> {
     pub(crate) client: Leg<C>,
     pub(super) pool: Pool,
     pub(super) deadline: Deadline,
+    /// It sent something that is, or was refused as, a request.
+    pub(super) asked: bool,
     /// Of messages being written; kept so that no exchange allocates.
     pub(super) memory: [Vec<u8>; 2],
     /// One future for the connection's life: registering for the drain takes a lock that all threads share.
@@ -62,6 +64,7 @@ impl<C: Downstream> Session<C> {
             client: Leg::new(client, prefix),
             pool: Pool::default(),
             deadline: Deadline::default(),
+            asked: false,
             memory: [Vec::new(), Vec::new()],
             draining: Box::pin(async move { drain.started().await }),
         }
@@ -81,6 +84,7 @@ impl<C: Downstream> Session<C> {
                 self.client.buffer.consume(2);
             }
             if !self.client.buffer.is_empty() {
+                self.asked = true;
                 let began = start.get_or_insert_with(|| self.ctx.start(ExchangeKind::Http)).clone();
                 match self.look(&mut scanner) {
                     Ok(Some(head)) => return Some(Request { head, start: began }),

@@ -84,7 +84,7 @@ async fn intercept(mut asked: Asked, tls: &Tls, hello: &ClientHello, client: Rep
     let upstream = Upstream::tls(stream, info, facts.clone());
     match tls.accept_client(client, host, hello, chosen).await {
         Ok((client, info)) => {
-            asked.ctx.client_tls = Some(info);
+            asked.ctx.client_tls = Some(info.clone());
             let alpn = if chosen == Alpn::Http11 {
                 vec![b"http/1.1".to_vec()]
             } else {
@@ -96,10 +96,17 @@ async fn intercept(mut asked: Asked, tls: &Tls, hello: &ClientHello, client: Rep
                 ..origin(&asked)
             };
             asked.ctx.origin = Some(origin.clone());
-            if chosen == Alpn::H2 {
-                Box::pin(http2::serve(asked.ctx, origin, client, Some(upstream))).await;
+            let ctx = asked.ctx.clone();
+            let served = if chosen == Alpn::H2 {
+                Box::pin(http2::serve(ctx, origin, client, Some(upstream))).await
             } else {
-                Box::pin(core::serve_h1(asked.ctx, client, &[], upstream)).await;
+                Box::pin(core::serve_h1(ctx, client, &[], upstream)).await
+            };
+            if !served && !asked.ctx.service.drain.draining() {
+                // Some TLS libraries (GnuTLS) end like this, without an alert, when they do not trust a certificate.
+                let detail = "the client closed the connection after its TLS handshake without a request; it may not \
+                              trust the proxy's CA";
+                asked.failed(error_code::CLIENT_SENT_NOTHING, detail, Some(info)).await;
             }
         }
         Err(failure) => asked.failed(failure.code, failure.detail, Some(named(hello))).await,
