@@ -23,6 +23,13 @@ fn a_refused_request_never_opens_a_connection_to_an_origin() {
         expect_400(&mut client, &request);
     }
     assert_eq!(origin.connections(), 0, "the origin got {:?}", origin.received());
+    let about = ["--host", "127.0.0.1", "--proxy", proxy.id()];
+    proxy.exchanges(asked.len());
+    let found = workspace.proxyctl([&["-o", "json", "traffic", "list", "-n", "0"][..], &about].concat());
+    assert!(
+        found.json().as_array().unwrap().len() > 40,
+        "rows have the host that was asked for"
+    );
     let rows = proxy.exchanges(asked.len());
     let rows: HashMap<_, _> = rows.iter().map(|row| (row["client"].as_str().unwrap(), row)).collect();
     for (client, name, code) in asked {

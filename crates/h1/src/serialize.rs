@@ -61,7 +61,8 @@ impl ResponseHead {
     /// Appends the head for the client; with `Connection: close` if its connection ends with this response.
     pub fn write_to(&self, out: &mut Vec<u8>, closing: bool) {
         let upgrade = self.status() == 101;
-        let mut closing_said = !closing;
+        // After a 101 it is no longer HTTP's connection to close.
+        let mut closing_said = !closing || upgrade;
         out.reserve(self.head().raw().len() + 20);
         out.extend_from_slice(self.head().start_line());
         out.extend_from_slice(b"\r\n");

@@ -84,6 +84,8 @@ fn an_upgrade_is_carried_and_h2c_is_not() {
     assert_eq!(forwarded(h2c), "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let switched = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nConnection: upgrade\r\n\r\n";
     assert_eq!(answered(switched, false), switched);
+    // There is nothing of HTTP left to close.
+    assert_eq!(answered(switched, true), switched);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use proxyplane_h1::{Head, Known, RequestHead, ResponseHead, Version};
+use proxyplane_h1::{Authority, Head, Known, RequestHead, ResponseHead, Scheme, Version};
 use proxyplane_record::{ExchangeKind, Flags};
 use proxyplane_spec::limits;
 
@@ -79,7 +79,17 @@ pub(super) fn broken_request(recorder: &Recorder, connection: &Connection, raw: 
     recorder.with(|exchange| {
         if !method.is_empty() && method.len() <= 32 && method.iter().all(u8::is_ascii_graphic) {
             exchange.method = raw.slice_ref(method);
-            exchange.path = raw.slice_ref(target);
+            let path = if let Some((authority, path)) = absolute(target) {
+                exchange.scheme = Bytes::from_static(b"http");
+                exchange.host = authority.host.to_ascii_lowercase().into();
+                exchange.port = authority.port.unwrap_or(Scheme::Http.default_port()).into();
+                path
+            } else {
+                target
+            };
+            let mut parts = path.splitn(2, |&b| b == b'?');
+            exchange.path = raw.slice_ref(parts.next().unwrap_or_default());
+            exchange.query = parts.next().map(|query| raw.slice_ref(query));
         }
         if let Some(origin) = &connection.origin {
             exchange.scheme = Bytes::from_static(origin.scheme.as_str().as_bytes());
@@ -91,6 +101,13 @@ pub(super) fn broken_request(recorder: &Recorder, connection: &Connection, raw: 
         exchange.flags |= connection.flags;
     });
     recorder.announce();
+}
+
+/// Authority and path of what was meant as an absolute target.
+fn absolute(target: &[u8]) -> Option<(Authority<'_>, &[u8])> {
+    let rest = target.strip_prefix(b"http://")?;
+    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    Some((Authority::parse(&rest[..end])?, &rest[end..]))
 }
 
 /// A CONNECT that came to nothing, or to a tunnel.

@@ -11,8 +11,11 @@ fuzz_target!(|bytes: &[u8]| {
         let mut out = Vec::new();
         head.write_to(&mut out, closing);
         let limits = Limits { bytes: usize::MAX, fields: usize::MAX };
-        let again = ResponseHead::parse(Bytes::from(out), limits).expect("own output");
+        let again = ResponseHead::parse(Bytes::from(out.clone()), limits).expect("own output");
         assert_eq!((again.status(), again.framing(b"GET")), (head.status(), head.framing(b"GET")));
         assert!(!closing || head.status() == 101 || !again.keeps_alive());
+        let mut twice = Vec::new();
+        again.write_to(&mut twice, closing);
+        assert_eq!(twice, out);
     }
 });
