@@ -82,7 +82,7 @@ pub async fn serve(service: Arc<Service>, stream: TcpStream, peer: SocketAddr, l
             After::Continue => {}
             After::Close => break,
             After::Drop => return,
-            After::Upgrade(upgrade) => return Box::pin(upgrade.run(session)).await,
+            After::Upgrade(upgrade) => return upgrade.spawn(session),
         }
     }
     session.close().await;

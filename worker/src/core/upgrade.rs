@@ -1,6 +1,9 @@
 //! What follows a 101.
 
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use proxyplane_h1::{RequestHead, ResponseHead};
 
 use super::{
@@ -10,6 +13,7 @@ use super::{
 };
 use crate::{
     capture::Recorder,
+    service::Service,
     tunnel,
     upstream::Stream,
     websocket::{self, Handshake},
@@ -37,12 +41,25 @@ impl Upgrade {
         }
     }
 
-    /// Carries the other protocol to its end.
-    pub(crate) async fn run<C: Downstream>(self, session: Session<C>) {
-        let Session { ctx, client, .. } = session;
+    /// Carries the other protocol to its end, in a task of its own: the futures of everything that led here, some
+    /// 50 KiB of them, end with this call and not with a connection that may stay open for hours.
+    pub(crate) fn spawn<C: Downstream + 'static>(self, session: Session<C>) {
+        let service = Arc::clone(&session.ctx.service);
+        let counted = service.stats.connection();
+        let tracker = service.drain.tracker().clone();
+        let carried = AssertUnwindSafe(self.carry(Arc::clone(&service), session.client));
+        tracker.spawn(async move {
+            let _counted = counted;
+            if carried.catch_unwind().await.is_err() {
+                service.stats.panicked();
+                tracing::error!("the task of an upgraded connection panicked; the others go on");
+            }
+        });
+    }
+
+    async fn carry<C: Downstream>(self, service: Arc<Service>, client: Leg<C>) {
         let (client, client_prefix) = client.into_parts();
         let (upstream, upstream_prefix) = self.upstream.into_parts();
-        let service = ctx.service;
         let (recorder, drain) = (self.recorder, &service.drain);
         if let Some((subprotocol, extensions)) = self.websocket {
             let capture_limit = service.config().spec.capture_limit;

@@ -134,7 +134,7 @@ async fn a_stop_closes_both_sides_between_two_messages() {
     let mut bench = Bench::new("").await;
     // The client is inside of a message, the origin is not.
     carried(&mut bench.client, &mut bench.origin, &HELLO[..7]).await;
-    bench.drain.begin();
+    bench.drain.begin(Duration::from_secs(30));
     let mut close = [0; 25];
     bench.client.read_exact(&mut close).await.unwrap();
     assert_eq!(
