@@ -166,7 +166,7 @@ fn a_port_taken_at_boot_is_waited_for_and_then_given_up_with_its_holder() {
         (ran.code == 0).then(|| ran.json())
     };
     let becomes = |name: &str, state: &str| {
-        eventually_within(Duration::from_secs(60), &format!("'{name}' becomes {state}"), || {
+        eventually_within(Duration::from_mins(1), &format!("'{name}' becomes {state}"), || {
             get(name).filter(|now| now["state"] == state)
         })
     };
