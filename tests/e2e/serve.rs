@@ -282,6 +282,31 @@ fn a_live_view_survives_a_restart_and_misses_nothing() {
 }
 
 #[test]
+fn whoever_watches_a_proxy_or_follows_its_log_goes_on_after_a_restart() {
+    let mut world = World::start();
+    let _ = world.proxyctl(["workspace", "create", "default"]).ok();
+    let _ = world.proxyctl(["proxy", "create", "p", "--start"]).ok();
+    let mut watch = world.follow(["-o", "jsonl", "proxy", "watch", "p"]);
+    let mut logs = world.follow(["proxy", "logs", "-f", "p"]);
+    let before = watch.json_until(|now| now["state"] == "running")["pid"].clone();
+    while !logs.line().contains("serving") {}
+
+    assert_eq!(world.stop(), 0);
+    watch.says("connection lost");
+    logs.says("connection lost");
+    world.serve();
+    watch.json_until(|now| now["state"] == "running" && now["pid"] != before);
+    let curl = proxyplane_tests::Curl::direct().through(&format!(
+        "127.0.0.1:{}",
+        world.proxyctl(["-o", "json", "proxy", "get", "p"]).json()["port"]
+    ));
+    logs.says("connected again");
+    curl.get(&nginx().http("/hello?after"));
+    while !logs.line().contains("/hello?after") {}
+    assert_eq!((watch.interrupt(), logs.interrupt()), (130, 130));
+}
+
+#[test]
 fn an_interrupt_stops_everything() {
     let mut world = World::start_with(&["--bootstrap"]);
     let worker = world.proxyctl(["-o", "json", "proxy", "get", "capture"]).json()["pid"]
