@@ -140,7 +140,10 @@ async fn any([terminate, interrupt]: &mut [Signal; 2]) {
 /// Soft end, then at the deadline hard end.
 async fn drain_connections(service: &Service, deadlines: &mut watch::Receiver<Option<Instant>>) {
     let drain = &service.drain;
-    drain.begin();
+    let deadline = *deadlines.borrow();
+    drain.begin(deadline.map_or(Duration::ZERO, |deadline| {
+        deadline.saturating_duration_since(Instant::now())
+    }));
     drain.tracker().close();
     loop {
         let deadline = deadlines.borrow_and_update().unwrap_or_else(Instant::now);

@@ -3,9 +3,10 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -178,6 +179,8 @@ pub struct Drain {
     soft: CancellationToken,
     hard: CancellationToken,
     tracker: TaskTracker,
+    /// Time from the soft end to the hard one, as it was when it began.
+    within: Arc<OnceLock<Duration>>,
 }
 
 impl Drain {
@@ -206,9 +209,17 @@ impl Drain {
         self.hard.cancelled().await;
     }
 
-    /// Begins the soft end.
-    pub fn begin(&self) {
+    /// Begins the soft end; the hard one comes `within` this time.
+    pub fn begin(&self, within: Duration) {
+        self.within.get_or_init(|| within);
         self.soft.cancel();
+    }
+
+    /// Over how long goodbyes may be spread, so that a thousand clients do not reconnect at once: at most two seconds,
+    /// and half of the time that there is.
+    pub fn spread(&self) -> Duration {
+        let half = self.within.get().map_or(Duration::ZERO, |within| *within / 2);
+        half.min(Duration::from_secs(2))
     }
 
     /// The deadline has passed.
@@ -220,5 +231,19 @@ impl Drain {
     /// Every connection's task is spawned through this, so that the end can wait for them.
     pub fn tracker(&self) -> &TaskTracker {
         &self.tracker
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goodbyes_are_spread_over_half_of_the_drain_at_most() {
+        for (within, spread) in [(0, 0), (1, 500), (30, 2_000)] {
+            let drain = Drain::new();
+            drain.begin(Duration::from_secs(within));
+            assert_eq!(drain.spread(), Duration::from_millis(spread));
+        }
     }
 }

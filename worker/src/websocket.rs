@@ -23,8 +23,6 @@ use track::{Sequence, Track};
 
 /// After one side has ended, the other one may go on for as long as it says something this often.
 const HALF_CLOSED_IDLE: Duration = Duration::from_mins(1);
-/// A stop spreads its Close frames over this time, so that a thousand clients do not reconnect at once.
-const CLOSE_JITTER_MS: u64 = 2_000;
 
 /// What the handshake agreed on.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +55,7 @@ pub async fn run<C, U>(
     let limit = handshake.capture_limit;
     open(&recorder, handshake);
     let sequence = Sequence::default();
-    let jitter = Duration::from_millis(rand::random_range(0..CLOSE_JITTER_MS));
+    let jitter = rand::random_range(0.0..1.0);
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let mut up = Leg {

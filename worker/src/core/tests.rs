@@ -286,7 +286,7 @@ async fn a_stopping_service_closes_after_the_answer() {
     let mut scene = Scene::begin().await;
     let mut origin = scene.get().await;
     let mut idle = Peer(TcpStream::connect(scene.proxy).await.unwrap());
-    scene.service.drain.begin();
+    scene.service.drain.begin(Duration::from_secs(30));
     origin.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     scene
         .client

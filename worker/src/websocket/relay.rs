@@ -33,8 +33,8 @@ pub(super) struct Leg<'a, R, W> {
     pub(super) prefix: Bytes,
     pub(super) track: Track<'a>,
     pub(super) drain: &'a Drain,
-    /// From the drain's beginning to our Close frame.
-    pub(super) jitter: Duration,
+    /// When our Close frame goes out, as a share of the drain's spread.
+    pub(super) jitter: f64,
 }
 
 /// How a direction ended in order.
@@ -59,7 +59,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Leg<'_, R, W> {
         let (drain, jitter) = (self.drain, self.jitter);
         let mut stop = std::pin::pin!(async {
             drain.started().await;
-            tokio::time::sleep(jitter).await;
+            tokio::time::sleep(drain.spread().mul_f64(jitter)).await;
         });
         let mut stopping = false;
         let mut chunk = Vec::from(std::mem::take(&mut self.prefix));

@@ -101,7 +101,7 @@ async fn a_stop_lets_open_exchanges_end_and_takes_no_more() {
     let bench = Bench::new(address).await;
     let (response, mut request) = bench.send(bench.request("POST", b"/"), false).await;
     begun.recv().await.unwrap();
-    bench.service.drain.begin();
+    bench.service.drain.begin(Duration::from_secs(30));
     // Until the client has seen the GOAWAY.
     while bench.client.clone().ready().await.is_ok() {
         tokio::task::yield_now().await;
