@@ -1,6 +1,6 @@
 //! What went wrong on one of an exchange's two streams.
 
-use std::task::Poll;
+use std::{io::ErrorKind, task::Poll};
 
 use h2::{Error, Reason};
 
@@ -17,6 +17,8 @@ pub(super) enum Cause {
     TooLarge(&'static str),
     /// The connection is gone.
     Lost(String),
+    /// The same, because of its TLS.
+    Tls(String),
 }
 
 /// Who was at fault.
@@ -34,6 +36,8 @@ impl From<Error> for Cause {
             Some(reason) if error.is_reset() && error.is_remote() => Self::Reset(reason),
             _ if error.is_reset() => Self::Malformed(error.to_string()),
             _ if error.is_go_away() && error.is_remote() => Self::Unprocessed,
+            // h2 keeps an error's kind and words, but not its type.
+            _ if error.get_io().is_some_and(|io| io.kind() == ErrorKind::InvalidData) => Self::Tls(error.to_string()),
             _ => Self::Lost(error.to_string()),
         }
     }

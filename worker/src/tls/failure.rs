@@ -21,10 +21,16 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
-    /// What a read or write error on a connection to an origin has to do with TLS, if anything. With TLS 1.3 an origin
-    /// that wants a client certificate says so only after the handshake.
+    /// A read error on a connection to an origin with its cause in words, if that has to do with TLS. With TLS 1.3 an
+    /// origin that wants a client certificate says so only after the handshake.
+    pub fn in_words(error: io::Error) -> io::Error {
+        let failure = tls(&error).map(|cause| Self::upstream(origin_cause(cause)));
+        failure.map_or(error, |failure| io::Error::new(io::ErrorKind::InvalidData, failure))
+    }
+
+    /// What such an error has to do with TLS, if anything.
     pub fn after_handshake(error: &io::Error) -> Option<Self> {
-        tls(error).map(|cause| Self::upstream(origin_cause(cause)))
+        error.get_ref()?.downcast_ref().cloned()
     }
 
     pub(super) fn internal(detail: String) -> Self {

@@ -66,24 +66,12 @@ impl Exchange {
             Cause::Unprocessed => self
                 .recorder
                 .fail(error_code::CLIENT_ABORTED, "the client closed the connection"),
-            Cause::Lost(detail) => self.recorder.fail(error_code::CLIENT_ABORTED, detail.clone()),
+            Cause::Lost(detail) | Cause::Tls(detail) => self.recorder.fail(error_code::CLIENT_ABORTED, detail.clone()),
         }
     }
 
     fn note_origin(&self, cause: &Cause) {
-        let (code, detail) = match cause {
-            Cause::Reset(reason) => (
-                error_code::STREAM_RESET,
-                format!("the origin reset the stream: {}", name(*reason)),
-            ),
-            Cause::Malformed(detail) => (error_code::UPSTREAM_RESPONSE_REFUSED, detail.clone()),
-            Cause::TooLarge(detail) => (error_code::UPSTREAM_HEAD_TOO_LARGE, (*detail).to_owned()),
-            Cause::Unprocessed => (error_code::UPSTREAM_ABORTED, "the origin is going away".to_owned()),
-            Cause::Lost(detail) => (
-                error_code::UPSTREAM_ABORTED,
-                format!("the origin's connection was lost: {detail}"),
-            ),
-        };
+        let (code, detail) = told(cause);
         self.recorder.fail(code, detail);
     }
 
@@ -101,30 +89,17 @@ impl Exchange {
 
     /// The origin failed before its final head.
     async fn no_answer(&mut self, cause: Cause) {
-        match cause {
-            Cause::Reset(reason) => {
-                self.note_origin(&cause);
-                self.respond.send_reset(reason);
-            }
+        let reset = match cause {
+            Cause::Reset(reason) => reason,
             // The client may send it again, which it would not do after an answer.
-            Cause::Unprocessed => {
-                self.note_origin(&cause);
-                self.respond.send_reset(Reason::REFUSED_STREAM);
+            Cause::Unprocessed => Reason::REFUSED_STREAM,
+            _ => {
+                let (code, detail) = told(&cause);
+                return self.error(StatusCode::BAD_GATEWAY, code, &detail).await;
             }
-            Cause::TooLarge(detail) => {
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_HEAD_TOO_LARGE, detail)
-                    .await;
-            }
-            Cause::Malformed(detail) => {
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_RESPONSE_REFUSED, &detail)
-                    .await;
-            }
-            Cause::Lost(detail) => {
-                let detail = format!("the origin's connection was lost: {detail}");
-                self.error(StatusCode::BAD_GATEWAY, error_code::UPSTREAM_ABORTED, &detail)
-                    .await;
-            }
-        }
+        };
+        self.note_origin(&cause);
+        self.respond.send_reset(reset);
     }
 
     /// The origin failed inside of its answer: a short answer must not look whole.
@@ -153,5 +128,23 @@ impl Exchange {
 
     pub(super) async fn error(&mut self, status: StatusCode, code: &'static str, detail: &str) {
         answer::error(&self.recorder, &mut self.respond, &self.method, status, code, detail).await;
+    }
+}
+
+/// An origin's failure as it is recorded.
+fn told(cause: &Cause) -> (&'static str, String) {
+    match cause {
+        Cause::Reset(reason) => (
+            error_code::STREAM_RESET,
+            format!("the origin reset the stream: {}", name(*reason)),
+        ),
+        Cause::Malformed(detail) => (error_code::UPSTREAM_RESPONSE_REFUSED, detail.clone()),
+        Cause::TooLarge(detail) => (error_code::UPSTREAM_HEAD_TOO_LARGE, (*detail).to_owned()),
+        Cause::Unprocessed => (error_code::UPSTREAM_ABORTED, "the origin is going away".to_owned()),
+        Cause::Lost(detail) => (
+            error_code::UPSTREAM_ABORTED,
+            format!("the origin's connection was lost: {detail}"),
+        ),
+        Cause::Tls(detail) => (error_code::UPSTREAM_TLS_FAILED, detail.clone()),
     }
 }

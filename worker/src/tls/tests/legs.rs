@@ -185,7 +185,7 @@ async fn an_origin_that_wants_a_client_certificate_is_named() {
     let (met, served) = meet(&tls, origin.only(&TLS13).config(), "a.example", None, &[]).await;
     assert!(served.is_err());
     let error = met.unwrap().0.read_u8().await.unwrap_err();
-    let failure = TlsFailure::after_handshake(&error).unwrap();
+    let failure = TlsFailure::after_handshake(&TlsFailure::in_words(error)).unwrap();
     assert!(failure.detail.contains("wants a client certificate"), "{failure}");
     assert_eq!(failure.code, error_code::UPSTREAM_TLS_FAILED);
 
