@@ -335,6 +335,12 @@ const ANSWERS: &[(&str, &str, &str, &str)] = &[
     ),
     ("GET", "", "HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", "-"),
     ("PURGE", "", "HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n", "-"),
+    (
+        "GET",
+        "",
+        "HTTP/1.1 999 \u{fc}\r\nX-Empty:\r\nx_y~|!: \ta b\t \r\nX-Empty: \r\nContent-Length: 0\r\n\r\n",
+        "-",
+    ),
 ];
 
 #[test]
@@ -536,7 +542,7 @@ fn a_client_that_vanishes_is_a_row_wherever_it_was() {
         peer.read_head()?;
         peer.send("HTTP/1.1 200 OK\r\n\r\n")?;
         loop {
-            peer.send([b'x'; 64 * 1024])?;
+            peer.send("x".repeat(64 * 1024))?;
         }
     });
     let mut count = 0;
@@ -638,10 +644,14 @@ fn a_request_that_leads_back_is_a_508_in_every_spelling() {
     let usual = [
         "127.0.0.1",
         "localhost",
+        "LOCALHOST",
         "[::ffff:127.0.0.1]",
         "[::ffff:7f00:1]",
         "0.0.0.0",
-        "LOCALHOST",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "0177.0.0.1",
     ];
     let every_way_in = [&usual[..], &["127.0.0.2", "127.255.255.254"]].concat();
     for (proxy, port, hosts) in [
