@@ -19,7 +19,7 @@ pub(crate) fn capture() -> (Arc<Capture>, Drain) {
 }
 
 /// Takes every record made so far out of the queue. Once per capture.
-pub(crate) async fn records(capture: &Capture) -> Vec<Kind> {
+pub(crate) fn records(capture: &Capture) -> Vec<Kind> {
     capture.queue().take_all()
 }
 

@@ -118,7 +118,6 @@ impl Scene {
             _ => None,
         };
         testing::records(&self.service.capture)
-            .await
             .into_iter()
             .filter_map(complete)
             .collect()

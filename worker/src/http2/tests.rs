@@ -119,7 +119,7 @@ impl Bench {
     async fn records(self) -> Vec<Kind> {
         self.connection.abort();
         self.serving.await.unwrap();
-        testing::records(&self.service.capture).await
+        testing::records(&self.service.capture)
     }
 
     /// The rows, in the order of their ends.

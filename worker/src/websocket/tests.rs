@@ -48,7 +48,7 @@ impl Bench {
     async fn end(self) -> (Exchange, Vec<WsMessage>) {
         drop((self.client, self.origin));
         self.running.await.unwrap();
-        let records = testing::records(&self.capture).await;
+        let records = testing::records(&self.capture);
         (testing::ended(&records).remove(0), testing::messages(records))
     }
 }
