@@ -121,6 +121,18 @@ fn plain_http_inside_of_a_tunnel_is_recorded_as_http() {
 }
 
 #[test]
+fn a_tunnel_to_a_passthrough_host_is_not_looked_into() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("private").with(["--passthrough", "127.0.0.1"]).start();
+    let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let got = proxy.curl().with(["--proxytunnel"]).get(&origin.http("/secret"));
+    assert_eq!(got.text(), "ok");
+    let row = proxy.exchange();
+    assert!(tunnel_facts(&row).1 > 0, "{row:?}");
+    assert!(row["flags"].to_string().contains("passthrough"), "{row:?}");
+}
+
+#[test]
 fn an_upgrade_to_another_protocol_becomes_a_tunnel() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("upgrade").start();

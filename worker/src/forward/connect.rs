@@ -4,7 +4,7 @@ use std::{future::poll_fn, task::Poll};
 
 use bytes::Bytes;
 use proxyplane_h1::Scheme;
-use proxyplane_record::{TlsInfo, error_code};
+use proxyplane_record::{Flags, TlsInfo, error_code};
 use proxyplane_spec::limits;
 use tokio::{
     io::{AsyncWriteExt as _, ReadBuf},
@@ -70,6 +70,12 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
+    /// Was it asked for to a host that is not looked into?
+    fn passes_through(&self) -> bool {
+        let config = self.asked.ctx.service.config();
+        config.spec.passes_through(self.asked.host_str())
+    }
+
     /// Carries the bytes untouched; `flags` say why.
     pub(super) async fn run_raw(self, flags: u32, client_tls: Option<TlsInfo>) {
         let recorder = self.asked.record().await;
@@ -123,8 +129,12 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
         client: session.client,
         upstream: connected.stream,
     };
-    match first_bytes(&mut tunnel.client, &tunnel.upstream).await {
+    let first = first_bytes(&mut tunnel.client, &tunnel.upstream).await;
+    let passthrough = tunnel.passes_through();
+    match first {
         First::Spoken(Verdict::Tls) => Box::pin(intercept::serve(tunnel)).await,
+        First::Spoken(_) if passthrough => tunnel.run_raw(Flags::PASSTHROUGH, None).await,
+        First::Nothing(_) if passthrough && !tunnel.client.eof => tunnel.run_raw(Flags::PASSTHROUGH, None).await,
         First::Spoken(Verdict::Http1) => serve_plain(tunnel, origin, false).await,
         First::Spoken(Verdict::Http2) => serve_plain(tunnel, origin, true).await,
         First::Spoken(Verdict::Raw | Verdict::More) => tunnel.run_raw(0, None).await,
