@@ -32,7 +32,7 @@ pub use certificates::{Authority, Leaf};
 pub use ctl::Ran;
 pub use curl::{Curl, Response};
 pub use follow::Follow;
-pub use origin::{Http2Origin, DeafOrigin, Nginx, Peer, RawOrigin, nginx};
+pub use origin::{DeafOrigin, Http2Origin, Nginx, Peer, RawOrigin, nginx};
 pub use process::Process;
 pub use proxy::{Proxy, ProxyBuilder};
 pub use raw_client::{RawClient, tls_client};
