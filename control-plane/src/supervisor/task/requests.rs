@@ -156,7 +156,12 @@ impl Task {
             if let Err(error) = worker.link.activate(config).await {
                 // It is stored, so it has to come into force: by a new worker, if this one does not answer.
                 worker.process.kill();
-                return Err(self.change_failed(error));
+                tracing::warn!(service = %self.id, ?error, "a stored change was not put in force; replacing the worker");
+                let detail = "the change is stored, but its worker did not put it in force; a new one will".to_owned();
+                return Err(LifecycleError::WorkerFailed {
+                    detail,
+                    log: Vec::new(),
+                });
             }
             self.seen.applied = Some((row.revision, crate::clock::now()));
         }
