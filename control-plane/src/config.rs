@@ -1,6 +1,6 @@
 //! Configuration: flag > environment > file > default, each value with its origin.
 //!
-//! Every setting is a row of [`settings::ALL`]; its flag is `--name`, its variable `PROXYPLANE_NAME`, its key in the
+//! Every setting is a row of `settings::ALL`; its flag is `--name`, its variable `PROXYPLANE_NAME`, its key in the
 //! file `name` with underscores. Values are parsed here, once; a value that does not parse names its setting and
 //! where it came from.
 

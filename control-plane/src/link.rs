@@ -1,6 +1,6 @@
 //! The server side of the worker link: who may speak, what a worker is told, and where its records go.
 //!
-//! The supervisor announces each worker it spawns with [`Link::expect`] and talks to it through the [`WorkerLink`] it
+//! The supervisor announces each worker it spawns with `Link::expect` and talks to it through the `WorkerLink` it
 //! gets. A worker that nobody expects, or that cannot prove which one it is, is refused.
 
 mod instance;

@@ -11,6 +11,19 @@ use serde_json::{Value, json};
 const LARGE: usize = 20 * 1024 * 1024;
 
 #[test]
+fn an_answer_that_comes_before_the_request_was_read_arrives() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("early").trusting_nginx().start();
+    let curl = proxy.curl().with(["--http2", "--data", "hello=world"]);
+    for _ in 0..50 {
+        let answer = curl.get(&nginx().https("/hello"));
+        assert_eq!((answer.status, answer.version.as_str()), (200, "2"));
+        assert_eq!(answer.text(), "hello from nginx\n");
+    }
+    assert!(proxy.exchanges(50).iter().all(|row| row["error"].is_null()));
+}
+
+#[test]
 fn large_bodies_pass_both_ways_unchanged() {
     let workspace = World::shared().workspace();
     let proxy = workspace

@@ -1,6 +1,6 @@
 //! The exchange core: HTTP/1 from one side to the other, recorded as it passes.
 //!
-//! A [`Session`] reads requests from a client's connection; [`Session::exchange`] carries one of them to an origin and
+//! A `Session` reads requests from a client's connection; `Session::exchange` carries one of them to an origin and
 //! its answer back. Heads are parsed and written anew, bodies stream through one buffer for each direction.
 
 mod answer;

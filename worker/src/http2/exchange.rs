@@ -89,7 +89,10 @@ impl Exchange {
         let mut attempts = 1;
         loop {
             let (progress, result) = self.transfer(&mut sent).await;
-            let Err(fault) = result else { return Outcome::Served };
+            let Err(fault) = result else {
+                self.take_in_rest().await;
+                return Outcome::Served;
+            };
             attempts += 1;
             let request = match sent.again.take() {
                 Some(request) if progress == Progress::Waiting && attempts <= ATTEMPTS => request,

@@ -1,15 +1,23 @@
 //! What a failed exchange leaves on both streams and in the record.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::StatusCode;
 use proxyplane_record::error_code;
+use tokio::time::timeout;
 
 use super::{Exchange, Outcome, transfer::Progress};
 use crate::http2::{
     answer,
     fault::{Cause, Fault, name},
 };
+
+/// Most of a request that is taken in after its answer,
+const REST_MAX: usize = 256 * 1024;
+/// and for how long.
+const REST_WITHIN: Duration = Duration::from_secs(1);
 
 impl Exchange {
     /// Carries the failure on to the other side, as the same reset code where there was one.
@@ -43,7 +51,7 @@ impl Exchange {
                 match progress {
                     Progress::Waiting => self.no_answer(cause).await,
                     Progress::Streaming => self.answer_cut(&cause),
-                    Progress::Done => self.request_cut(&cause),
+                    Progress::Done => self.request_cut(&cause).await,
                 }
                 Outcome::Served
             }
@@ -114,16 +122,35 @@ impl Exchange {
     }
 
     /// The origin has answered and wants no more of the request (RFC 9113 §8.1), or is gone.
-    fn request_cut(&mut self, cause: &Cause) {
-        let reason = if let Cause::Reset(reason) = cause {
-            *reason
-        } else {
-            Reason::NO_ERROR
-        };
-        if reason != Reason::NO_ERROR {
-            self.note_origin(cause);
+    async fn request_cut(&mut self, cause: &Cause) {
+        match cause {
+            Cause::Reset(reason) if *reason != Reason::NO_ERROR => {
+                self.note_origin(cause);
+                self.respond.send_reset_after_data(*reason);
+            }
+            _ => self.take_in_rest().await,
         }
-        self.respond.send_reset_after_data(reason);
+    }
+
+    /// Takes in what the client still sends of a request that has its answer, for a moment, and only then resets the
+    /// stream: curl 7.88 among others loses an answer that has a reset right behind it. An origin that is asked directly
+    /// has mostly read the request when it answers.
+    pub(super) async fn take_in_rest(&mut self) {
+        let Self { recorder, body, .. } = self;
+        let rest = async {
+            let mut taken = 0;
+            while taken <= REST_MAX {
+                let Some(Ok(data)) = body.data().await else { return true };
+                // It fails only for a stream that has ended, which has no window to mind.
+                let _ = body.flow_control().release_capacity(data.len());
+                taken += data.len();
+                recorder.request_data(&data).await;
+            }
+            false
+        };
+        if !matches!(timeout(REST_WITHIN, rest).await, Ok(true)) {
+            self.respond.send_reset_after_data(Reason::NO_ERROR);
+        }
     }
 
     pub(super) async fn error(&mut self, status: StatusCode, code: &'static str, detail: &str) {
