@@ -1,5 +1,5 @@
 """Start to first byte, the idle worker, and what a worker keeps after a load."""
-import socket, time
+import os, signal, socket, time
 
 import stack
 
@@ -37,3 +37,19 @@ def after_load(ours: "stack.Ours", name: str) -> None:
     pid = ours.get(name)["pid"]
     time.sleep(60)
     print(f"\nworker 60 s after the load: {stack.rss_mib(pid):.1f} MiB RSS (wanted ≤32)")
+
+
+def respawn(ours: "stack.Ours", port: int, queued: int = 50) -> None:
+    """SIGKILL of a worker to the last answer of the clients that wait in its listener's queue."""
+    ours.proxy("respawn", port)
+    pid = ours.get("respawn")["pid"]
+    time.sleep(6)  # one that has served for five seconds is replaced at once
+    request = f"GET http://127.0.0.1:{stack.ORIGIN_HTTP}/ HTTP/1.1\r\nHost: 127.0.0.1:{stack.ORIGIN_HTTP}\r\n\r\n".encode()
+    os.kill(pid, signal.SIGSTOP)
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(queued)]
+    for client in clients:
+        client.sendall(request)
+    os.kill(pid, signal.SIGKILL)
+    begin = time.monotonic()
+    served = sum(client.recv(15).startswith(b"HTTP/1.1 200") for client in clients)
+    print(f"\nSIGKILL of a worker: {served} of {queued} queued clients answered after {(time.monotonic() - begin) * 1e3:.0f} ms (wanted: all, <1000)")

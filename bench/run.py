@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import lifecycle, rates, stack, streams, transfer  # noqa: E402
 
-NAMES = ["idle", "start", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets"]
+NAMES = ["idle", "start", "respawn", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets"]
 
 
 def main() -> None:
@@ -30,6 +30,8 @@ def main() -> None:
             lifecycle.idle(ours, 28410)
         if "start" in names:
             lifecycle.start_to_first_byte(ours, 28411)
+        if "respawn" in names:
+            lifecycle.respawn(ours, 28416)
         loaded = None
         for port, scenario in ((28401, "capture"), (28402, "capture-tls")):
             if scenario in names:
