@@ -46,6 +46,8 @@ def respawn(ours: "stack.Ours", port: int, queued: int = 50) -> None:
     time.sleep(6)  # one that has served for five seconds is replaced at once
     request = f"GET http://127.0.0.1:{stack.ORIGIN_HTTP}/ HTTP/1.1\r\nHost: 127.0.0.1:{stack.ORIGIN_HTTP}\r\n\r\n".encode()
     os.kill(pid, signal.SIGSTOP)
+    while not all(stack.is_stopped(pid, task) for task in os.listdir(f"/proc/{pid}/task")):
+        time.sleep(0.001)  # a thread that was not stopped yet would accept one of the clients
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(queued)]
     for client in clients:
         client.sendall(request)

@@ -178,6 +178,11 @@ def switches(pid: int) -> int:
     return sum(int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (t / "status").read_text(), re.M)[1]) for t in Path(f"/proc/{pid}/task").iterdir())
 
 
+def is_stopped(pid: int, thread: str) -> bool:
+    """Does a thread not run, by proc_pid_stat(5)?"""
+    return Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def quantile(values: list[float], q: float) -> float:
     values = sorted(values)
     return values[min(len(values) - 1, int(q * len(values)))]

@@ -1,19 +1,13 @@
 //! Workers: started, stopped, killed.
 
-use std::{
-    collections::HashSet,
-    net::TcpStream,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::HashSet, net::TcpStream, thread, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use proxyplane_proto::v1::{RestartProxyServiceRequest, StartProxyServiceRequest, StopProxyServiceRequest};
-use proxyplane_tests::{Api, Curl, RawOrigin, World, eventually, eventually_within, nginx, reason};
+use proxyplane_tests::{Api, Curl, Frozen, Load, RawOrigin, World, eventually, eventually_within, nginx, reason};
 
 const NONE: [&str; 0] = [];
 
@@ -98,49 +92,32 @@ fn a_worker_killed_under_load_is_replaced_and_nobody_else_notices() {
     let workspace = World::shared().workspace();
     let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let (victim, other) = (workspace.proxy("victim").start(), workspace.proxy("other").start());
-    let done = AtomicBool::new(false);
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
         origin.http("/"),
         origin.address()
     );
-    thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            let mut served = 0;
-            let mut client = other.connect();
-            while !done.load(Ordering::Relaxed) || served < 200 {
-                client.send(&request);
-                assert!(client.read_head().starts_with("HTTP/1.1 200"));
-                client.read_exactly(2);
-                served += 1;
-            }
-            served
-        });
-        // A worker that is stopped accepts nothing: what connects now waits in the listener's queue.
-        let worker = victim.worker();
-        victim.signal_worker(Signal::SIGSTOP);
-        let mut queued: Vec<_> = (0..QUEUED).map(|_| victim.connect()).collect();
-        for client in &mut queued {
-            client.send(&request);
-        }
-        kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
-        let answers: Vec<_> = queued
-            .iter_mut()
-            .map(|client| (client.read_head(), client.read_exactly(2)))
-            .collect();
-        // Before anything is asserted: the load would go on for ever behind a failure.
-        done.store(true, Ordering::Relaxed);
-        let served = load.join().unwrap();
-        for (head, body) in answers {
-            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-            assert_eq!(body, b"ok");
-        }
-        assert_eq!(
-            other.exchanges(served).len(),
-            served,
-            "every exchange of the other is stored"
-        );
-    });
+    let load = Load::on(&other.address(), &request);
+    // A worker that is stopped accepts nothing: what connects now waits in the listener's queue.
+    let worker = victim.worker();
+    let frozen = Frozen::tree(worker);
+    let mut queued: Vec<_> = (0..QUEUED).map(|_| victim.connect()).collect();
+    for client in &mut queued {
+        client.send(&request);
+    }
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    drop(frozen);
+    for client in &mut queued {
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert_eq!(client.read_exactly(2), b"ok");
+    }
+    let served = load.stop();
+    assert_eq!(
+        other.exchanges(served).len(),
+        served,
+        "every exchange of the other is stored"
+    );
     assert_eq!(victim.exchanges(QUEUED).len(), QUEUED);
     let now = victim.get();
     assert_eq!(

@@ -5,12 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use proxyplane_proto::v1::{ListExchangesRequest, ListProxyServicesRequest};
-use proxyplane_tests::{Api, Curl, Proxy, RawOrigin, World, eventually, eventually_within, reason};
+use proxyplane_tests::{Api, Curl, Frozen, Proxy, RawOrigin, World, eventually, eventually_within, kill_tree, reason};
 use tonic::Code;
 
 /// Until the API must have said that the database is away.
@@ -27,7 +23,7 @@ async fn a_database_that_hangs_is_told_within_two_seconds_and_nothing_is_lost() 
     let api = Api::of(&world).await;
     requests(&proxy, &origin, 10);
 
-    signal_postgres(&world, Signal::SIGSTOP);
+    let hung = Frozen::tree(world.postmaster().unwrap());
     let asked = Instant::now();
     let refused = api
         .traffic()
@@ -55,7 +51,7 @@ async fn a_database_that_hangs_is_told_within_two_seconds_and_nothing_is_lost() 
     let worker_survives = fs::exists(format!("/proc/{}", world_worker(&world, &proxy))).unwrap();
     assert!(worker_survives);
 
-    signal_postgres(&world, Signal::SIGCONT);
+    drop(hung);
     eventually("everything works again", || {
         (world.proxyctl(["system", "status"]).code == 0).then_some(())
     });
@@ -73,7 +69,7 @@ fn a_killed_database_is_started_again_and_nothing_is_lost() {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| requests(&proxy, &origin, 300))).collect();
         origin.gets(b"GET /");
-        signal_postgres(&world, Signal::SIGKILL);
+        kill_tree(world.postmaster().unwrap());
         for client in clients {
             client.join().unwrap();
         }
@@ -115,28 +111,4 @@ fn world_worker(world: &World, proxy: &Proxy<'_>) -> i64 {
     let record = fs::read(world.data_dir().join(format!("run/{}.json", proxy.id()))).unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
     record["pid"].as_i64().unwrap()
-}
-
-/// Signals every process of the private Postgres, children first.
-fn signal_postgres(world: &World, signal: Signal) {
-    let pid_file = fs::read_to_string(world.data_dir().join("pg/data/postmaster.pid")).unwrap();
-    let postmaster: i32 = pid_file.lines().next().unwrap().parse().unwrap();
-    let mut processes = children(postmaster);
-    processes.push(postmaster);
-    for pid in processes {
-        // A backend may just have ended by itself.
-        let _ = kill(Pid::from_raw(pid), signal);
-    }
-}
-
-fn children(parent: i32) -> Vec<i32> {
-    let parent = parent.to_string();
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        rest.split_whitespace().nth(1) == Some(parent.as_str())
-    })
-    .collect()
 }

@@ -4,7 +4,8 @@
 //! own in it; tests of the server's own life start worlds of their own. Traffic is made with [`Curl`] or, where every
 //! byte counts, with [`RawClient`]; it goes to [`nginx`] or to a [`RawOrigin`], which logs every byte it gets.
 //!
-//! Tests wait for what they expect ([`eventually`]) and never sleep. A failed expectation panics with what was seen.
+//! Tests wait for what they expect ([`eventually`]) and never sleep. A failed expectation panics with what was seen; a
+//! test that hangs ends the run and is named.
 
 #![expect(
     clippy::missing_panics_doc,
@@ -16,6 +17,8 @@ mod certificates;
 mod ctl;
 mod curl;
 mod follow;
+mod freeze;
+mod load;
 mod origin;
 mod process;
 mod proxy;
@@ -23,6 +26,7 @@ mod raw_client;
 mod raw_requests;
 mod traffic;
 mod wait;
+mod watchdog;
 mod websocket;
 mod workspace;
 mod world;
@@ -32,6 +36,8 @@ pub use certificates::{Authority, Leaf};
 pub use ctl::Ran;
 pub use curl::{Curl, Response};
 pub use follow::Follow;
+pub use freeze::{Frozen, kill_tree};
+pub use load::Load;
 pub use origin::{DeafOrigin, Http2Origin, Nginx, Peer, RawOrigin, nginx};
 pub use process::Process;
 pub use proxy::{Proxy, ProxyBuilder};

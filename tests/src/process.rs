@@ -1,10 +1,11 @@
 //! Child processes that do not outlive the tests, however those end.
 
 use std::{
-    io,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    thread,
+    time::Instant,
 };
 
 use nix::{
@@ -12,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::eventually;
+use crate::{LONG_ENOUGH, eventually, wait::PAUSE};
 
 /// A watcher in a process of its own: once the tests are gone, which closes its standard input, it stops the child and
 /// removes the child's directory. A shared world is never dropped, and a killed test drops nothing.
@@ -99,7 +100,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
-            let _: io::Result<ExitStatus> = self.child.wait();
+            let end = Instant::now() + LONG_ENOUGH;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+                thread::sleep(PAUSE);
+            }
+            // Not waiting for ever, and no panic on top of a panic: a test that failed is to be heard of.
+            if matches!(self.child.try_wait(), Ok(None)) {
+                eprintln!("{} did not end on SIGTERM within {LONG_ENOUGH:?}; killed", self.name);
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
         }
         // The child is gone and its id may soon be somebody else's.
         let _ = self.watcher.kill();

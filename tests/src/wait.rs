@@ -10,7 +10,7 @@ use std::{
 pub const LONG_ENOUGH: Duration = Duration::from_secs(30);
 
 /// Between looks.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks until there is something to see; panics, naming `what`, if that takes too long.
 #[track_caller]

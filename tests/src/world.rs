@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Follow, Process, Ran, Workspace, eventually, free_port};
+use crate::{Follow, Process, Ran, Workspace, eventually, free_port, watchdog};
 
 /// A control plane with its own data, home and port.
 pub struct World {
@@ -26,6 +26,7 @@ impl World {
     /// The one that tests share; it is up. Keep to a workspace of your own in it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<World> = OnceLock::new();
+        watchdog::watch();
         SHARED.get_or_init(Self::start)
     }
 
@@ -43,6 +44,7 @@ impl World {
 
     /// One that was not started yet.
     pub fn prepared(arguments: &[&str]) -> Self {
+        watchdog::watch();
         Self {
             directory: new_directory("world"),
             listen: format!("127.0.0.1:{}", free_port()),
@@ -204,12 +206,15 @@ impl World {
         command
     }
 
+    /// The pid of the private Postgres.
+    pub fn postmaster(&self) -> Option<i32> {
+        let pid_file = fs::read_to_string(self.data_dir().join("pg/data/postmaster.pid")).ok()?;
+        pid_file.lines().next()?.parse().ok()
+    }
+
     /// A private Postgres outlives a control plane that was killed.
     fn stop_postgres(&self) {
-        let Ok(pid_file) = fs::read_to_string(self.data_dir().join("pg/data/postmaster.pid")) else {
-            return;
-        };
-        if let Some(pid) = pid_file.lines().next().and_then(|line| line.parse().ok()) {
+        if let Some(pid) = self.postmaster() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT);
         }
     }

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -25,6 +29,8 @@ const START: Duration = Duration::from_mins(2);
 const LEFTOVERS: Duration = Duration::from_secs(10);
 /// For a stop; a fast one takes as long as its checkpoint.
 const STOP: Duration = Duration::from_mins(1);
+/// For one without a checkpoint: Postgres itself gives its processes five seconds.
+const STOP_AT_ONCE: Duration = Duration::from_secs(10);
 /// Between attempts to connect.
 const POLL: Duration = Duration::from_millis(20);
 /// The log is put aside at a start when it is larger.
@@ -63,17 +69,18 @@ impl Cluster {
 
     /// Is the process there that holds the data? A file that a dead one left names a pid that is gone or another's.
     pub(super) fn is_running(&self) -> bool {
-        let Ok(text) = fs::read_to_string(self.data.join("postmaster.pid")) else {
-            return false;
-        };
-        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
-            return false;
-        };
+        self.postmaster().is_some()
+    }
+
+    /// The pid of the server, if it is ours and alive.
+    fn postmaster(&self) -> Option<i32> {
+        let text = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
+        let pid = text.lines().next()?.trim().parse::<i32>().ok()?;
         let alive = matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
         // Its working directory is its data directory.
         let here =
             fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.data || same(&cwd, &self.data));
-        alive && here
+        (alive && here).then_some(pid)
     }
 
     /// Connects as soon as it lets us in, and makes our database if it is not there.
@@ -130,16 +137,35 @@ impl Cluster {
         }
         warn!("the private Postgres did not stop in time; stopping it at once");
         let stopped = self
-            .pg_ctl(&["stop", "--mode=immediate", "--wait"], STOP)
+            .pg_ctl(&["stop", "--mode=immediate", "--wait"], STOP_AT_ONCE)
             .await?
             .success();
-        if stopped || !self.is_running() {
-            return Ok(());
+        match self.postmaster() {
+            Some(postmaster) if !stopped => self.kill(postmaster).await,
+            _ => Ok(()),
         }
-        Err(PostgresError::Failed {
-            program: "pg_ctl stop",
-            output: self.log_end(),
-        })
+    }
+
+    /// Ends a server that answers to nothing; its next start recovers, as after a power cut.
+    async fn kill(&self, postmaster: i32) -> Result<(), PostgresError> {
+        warn!(pid = postmaster, "the private Postgres hangs; killing it");
+        let mut processes = children(postmaster);
+        processes.insert(0, postmaster);
+        for process in processes {
+            // One that has ended by itself is no failure.
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+        }
+        let deadline = Instant::now() + LEFTOVERS;
+        while self.is_running() {
+            if Instant::now() >= deadline {
+                return Err(PostgresError::Failed {
+                    program: "pg_ctl stop",
+                    output: self.log_end(),
+                });
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// `pg_ctl` puts the server into a session of its own and leaves it our log file as standard error.
@@ -190,6 +216,20 @@ fn passes(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
         _ => false,
     }
+}
+
+/// Processes whose parent this is (proc_pid_stat(5): the parent is the second field behind the name).
+fn children(parent: i32) -> Vec<i32> {
+    let parent = parent.to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes
+        .filter(|process| {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            let behind_name = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+            behind_name.split_whitespace().nth(1) == Some(parent.as_str())
+        })
+        .collect()
 }
 
 fn same(one: &std::path::Path, other: &std::path::Path) -> bool {

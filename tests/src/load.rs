@@ -1,0 +1,55 @@
+//! Requests one after the other, until they are told to stop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::RawClient;
+
+/// One connection on which requests are sent and answered; ends with the test, however that ends.
+pub struct Load {
+    done: Arc<AtomicBool>,
+    client: Option<JoinHandle<usize>>,
+}
+
+impl Load {
+    /// Sends `request` to `address`, again after each answer, which must be 200 with a body of two bytes.
+    pub fn on(address: &str, request: &str) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let (told, address, request) = (Arc::clone(&done), address.to_owned(), request.to_owned());
+        let client = thread::spawn(move || {
+            let mut client = RawClient::connect(&address);
+            let mut served = 0;
+            while !told.load(Ordering::Relaxed) {
+                client.send(&request);
+                let head = client.read_head();
+                assert!(head.starts_with("HTTP/1.1 200"), "after {served}: {head}");
+                client.read_exactly(2);
+                served += 1;
+            }
+            served
+        });
+        Self {
+            done,
+            client: Some(client),
+        }
+    }
+
+    /// Ends it: how many requests were answered; all were.
+    #[track_caller]
+    pub fn stop(mut self) -> usize {
+        self.done.store(true, Ordering::Relaxed);
+        let client = self.client.take().expect("it is stopped once");
+        client.join().expect("every request is answered")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+}
