@@ -20,7 +20,7 @@ use tracing::warn;
 use super::{
     PostgresError,
     cluster::{Cluster, NAME, PORT},
-    io_error, path_error,
+    io_error, path_error, priority,
 };
 
 /// For a start: recovery after a crash replays at most `max_wal_size`.
@@ -52,6 +52,9 @@ impl Cluster {
         loop {
             let before = fs::metadata(&self.log).map_or(0, |found| found.len());
             if self.pg_ctl(&["start", "--wait"], START).await?.success() {
+                if let Some(postmaster) = self.postmaster() {
+                    priority::lower(postmaster);
+                }
                 return Ok(false);
             }
             let log = fs::read(&self.log).unwrap_or_default();
