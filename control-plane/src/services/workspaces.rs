@@ -1,6 +1,6 @@
 //! Workspaces.
 
-use proxyplane_spec::{ServiceId, WorkspaceCode, WorkspaceId, check_description, check_title};
+use proxyplane_spec::{ServiceId, Violation, WorkspaceCode, WorkspaceId, check_description, check_title};
 
 use super::{
     Error, Services,
@@ -161,6 +161,13 @@ impl Services {
             name,
             holder: holder.map(|row| row.id.to_string()),
         }
+    }
+}
+
+impl UpdateWorkspace {
+    /// What is wrong with its values, whatever workspace they are for.
+    pub fn violations(&self) -> Vec<Violation> {
+        check::violations(checked(self))
     }
 }
 
