@@ -15,6 +15,8 @@ pub(crate) struct Exchange {
     /// Name of its proxy; null when that is gone.
     proxy: Option<String>,
     proxy_id: Option<String>,
+    /// Code of its workspace; null when that is gone.
+    workspace: Option<String>,
     workspace_id: Option<String>,
     kind: String,
     state: String,
@@ -67,6 +69,7 @@ impl From<v1::Exchange> for Exchange {
             id: from.id,
             proxy: some(from.proxy_name),
             proxy_id: some(from.proxy_id),
+            workspace: some(from.workspace_code),
             workspace_id: some(from.workspace_id),
             method: some(from.method),
             url: from.url,

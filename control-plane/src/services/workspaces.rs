@@ -97,6 +97,7 @@ impl Services {
         }
         transaction.commit().await?;
         if change.code.is_some() {
+            self.hub.workspace(update.id, &row.code);
             // Services show their workspace's code.
             for id in self.services_of(update.id).await? {
                 self.supervisor.announce(id);
