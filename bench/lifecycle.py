@@ -1,5 +1,6 @@
-"""Start to first byte, the idle worker, and what a worker keeps after a load."""
-import os, signal, socket, time
+"""Start to first byte, the idle worker, what a worker keeps after a load, and how soon a dead worker is replaced and a
+database that hangs is noticed."""
+import os, signal, socket, time, urllib.error, urllib.request
 
 import stack
 
@@ -55,3 +56,36 @@ def respawn(ours: "stack.Ours", port: int, queued: int = 50) -> None:
     begin = time.monotonic()
     served = sum(client.recv(15).startswith(b"HTTP/1.1 200") for client in clients)
     print(f"\nSIGKILL of a worker: {served} of {queued} queued clients answered after {(time.monotonic() - begin) * 1e3:.0f} ms (wanted: all, <1000)")
+
+
+def storage(ours: "stack.Ours", port: int, times: int = 10) -> None:
+    """SIGSTOP of Postgres to the answer that says so, of a list and of /ready."""
+    ours.proxy("storage", port)
+    took = {"traffic list": [], "/ready": []}
+    for _ in range(times):
+        pids = ours.pids("storage")["postgres"]
+        for pid in reversed(pids):  # the postmaster last: it would notice that a child has stopped
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            begin = time.monotonic()
+            said = ours.refused("traffic", "list")
+            took["traffic list"].append((time.monotonic() - begin) * 1e3)
+            assert "database" in said, said
+            begin = time.monotonic()
+            assert ready(ours) == 503, "ready without a database"
+            took["/ready"].append((time.monotonic() - begin) * 1e3)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        while ready(ours) != 200:
+            time.sleep(0.05)
+    for what, times_ms in took.items():
+        print(f"\nfrozen Postgres: {what} says so after {stack.quantile(times_ms, 0.5):.0f} ms, at most {max(times_ms):.0f} ms, "
+              f"of {times} times (wanted ≤2000)")
+
+
+def ready(ours: "stack.Ours") -> int:
+    try:
+        return urllib.request.urlopen(f"{ours.server}/ready", timeout=60).status
+    except urllib.error.HTTPError as refused:
+        return refused.code

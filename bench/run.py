@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import lifecycle, rates, stack, streams, transfer  # noqa: E402
 
-NAMES = ["idle", "start", "respawn", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets"]
+NAMES = ["idle", "start", "respawn", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets", "storage"]
 
 
 def main() -> None:
@@ -47,6 +47,8 @@ def main() -> None:
             streams.sse(ours, 28414)
         if "websockets" in names:
             streams.websockets(ours, 28415)
+        if "storage" in names:
+            lifecycle.storage(ours, 28417)
     finally:
         stack.stop_all()
 

@@ -131,6 +131,13 @@ class Ours:
             sys.exit(f"proxyctl {' '.join(args)}: {run.stderr}")
         return json.loads(run.stdout) if run.stdout.strip() else None
 
+    def refused(self, *args: str) -> str:
+        """Runs proxyctl, which must fail, and returns what it said."""
+        run = subprocess.run([TARGET / "proxyctl", *args], env=self.env, capture_output=True, text=True)
+        if run.returncode == 0:
+            sys.exit(f"proxyctl {' '.join(args)} succeeded: {run.stdout}")
+        return run.stderr
+
     def proxy(self, name: str, port: int, *flags: str) -> None:
         self.ctl("proxy", "create", name, "--port", str(port), "--extra-ca", str(DIR / "ca.crt"), "--start", *flags)
 

@@ -5,12 +5,14 @@
 mod auth;
 mod bodies;
 mod convert;
+mod deadline;
 mod decode;
 mod front;
 mod grpc_health;
 mod http;
 mod origin;
 mod proxies;
+mod reasoned;
 mod server;
 mod status;
 mod streams;

@@ -134,7 +134,7 @@ impl Running {
         };
         let supervisor = Supervisor::open(options, db.clone(), link, ingest.clone(), process.tracker().clone());
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
-        let services = Services::new(db.clone(), supervisor.clone());
+        let services = Services::new(db.clone(), supervisor.clone(), hub.clone());
         let health = Health::new(db.clone(), ingest.clone(), pki.clone(), supervisor.clone());
 
         let api = Api {

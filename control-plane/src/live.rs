@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -89,12 +90,19 @@ struct Shared {
     lossy: Mutex<Vec<Lossy>>,
     ring: Mutex<Ring>,
     names: Mutex<HashMap<ServiceId, Arc<str>>>,
+    codes: Mutex<HashMap<WorkspaceId, Arc<str>>>,
 }
 
 struct Lossy {
     filter: Filter,
     events: mpsc::Sender<Event>,
     missed: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
 }
 
 impl Hub {
@@ -108,6 +116,7 @@ impl Hub {
             lossy: Mutex::default(),
             ring: Mutex::default(),
             names: Mutex::default(),
+            codes: Mutex::default(),
         }))
     }
 
@@ -128,6 +137,11 @@ impl Hub {
     /// The name that live events show for a service: told at every start of one, and when it changes.
     pub fn name(&self, service: ServiceId, name: &str) {
         lock(&self.0.names).insert(service, Arc::from(name));
+    }
+
+    /// The code that live events show for a workspace: told when a worker of it comes, and when it changes.
+    pub fn workspace(&self, workspace: WorkspaceId, code: &str) {
+        lock(&self.0.codes).insert(workspace, Arc::from(code));
     }
 
     /// An exchange began.
@@ -193,6 +207,9 @@ impl Hub {
         row.service_name = lock(&self.0.names)
             .get(&source.service_id)
             .map(|name| name.as_ref().to_owned());
+        row.workspace_code = lock(&self.0.codes)
+            .get(&source.workspace_id)
+            .map(|code| code.as_ref().to_owned());
         Some(row)
     }
 

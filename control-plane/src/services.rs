@@ -17,18 +17,19 @@ pub use proxy_update::UpdateProxy;
 pub use watch::{ProxyEvent, WatchScope};
 pub use workspaces::{NewWorkspace, UpdateWorkspace};
 
-use crate::{store::Db, supervisor::Supervisor};
+use crate::{live::Hub, store::Db, supervisor::Supervisor};
 
 /// The use-cases. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Services {
     db: Db,
     supervisor: Supervisor,
+    hub: Hub,
 }
 
 impl Services {
-    /// Over this store and supervisor.
-    pub fn new(db: Db, supervisor: Supervisor) -> Self {
-        Self { db, supervisor }
+    /// Over this store and supervisor; the hub is told of new names.
+    pub fn new(db: Db, supervisor: Supervisor, hub: Hub) -> Self {
+        Self { db, supervisor, hub }
     }
 }

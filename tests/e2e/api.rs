@@ -63,6 +63,63 @@ async fn every_wrong_field_is_named() {
     assert_eq!(blamed(&refused), ["code", "title", "description"]);
 }
 
+#[tokio::test]
+async fn a_malformed_id_hides_nothing_else_that_is_wrong() {
+    let mut proxies = Api::of(World::shared()).await.proxies();
+    let wrong = CreateProxyServiceRequest {
+        workspace_id: "default".into(),
+        name: "a/b".into(),
+        port: 70_000,
+        ..CreateProxyServiceRequest::default()
+    };
+    let refused = proxies.create_proxy_service(wrong).await.unwrap_err();
+    assert_eq!(blamed(&refused), ["workspace_id", "name", "port"]);
+    let wrong = UpdateProxyServiceRequest {
+        proxy_service: Some(ProxyService {
+            id: "capture".into(),
+            port: 70_000,
+            ..ProxyService::default()
+        }),
+        update_mask: Some(FieldMask {
+            paths: vec!["port".into(), "nothing".into()],
+        }),
+        ..UpdateProxyServiceRequest::default()
+    };
+    let refused = proxies.update_proxy_service(wrong).await.unwrap_err();
+    assert_eq!(
+        blamed(&refused),
+        ["proxy_service.id", "update_mask", "proxy_service.port"]
+    );
+}
+
+#[tokio::test]
+async fn what_the_grpc_server_itself_refuses_has_a_reason_too() {
+    let api = Api::of(World::shared()).await;
+    let mut unknown = tonic::client::Grpc::new(api.authorized());
+    unknown.ready().await.unwrap();
+    let refused = unknown
+        .unary(
+            tonic::Request::new(ListWorkspacesRequest::default()),
+            "/proxyplane.v1.WorkspaceService/Paint".parse().unwrap(),
+            tonic_prost::ProstCodec::<_, ListWorkspacesRequest>::default(),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unimplemented, "UNIMPLEMENTED")
+    );
+    let long = CreateWorkspaceRequest {
+        description: "x".repeat(5 * 1024 * 1024),
+        ..CreateWorkspaceRequest::default()
+    };
+    let refused = api.workspaces().create_workspace(long).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::OutOfRange, "OUT_OF_RANGE")
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mask_names_what_changes_and_nothing_else() {
     let workspace = World::shared().workspace();

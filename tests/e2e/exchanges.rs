@@ -18,6 +18,7 @@ fn a_plain_exchange_is_carried_and_stored_with_its_bodies() {
     let exchange = proxy.exchange();
     let expected = [
         ("proxy", Value::from("plain")),
+        ("workspace", workspace.code().into()),
         ("method", "PUT".into()),
         ("url", url.into()),
         ("host", "127.0.0.1".into()),

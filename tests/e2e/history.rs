@@ -72,7 +72,11 @@ fn every_exchange_is_a_line_of_the_live_view_once() {
         assert_eq!(tail.json()["query"], number.to_string());
     }
     for _ in 0..40 {
-        assert_eq!(all.json()["state"], "complete");
+        let row = all.json();
+        assert_eq!(
+            (&row["state"], &row["workspace"]),
+            (&"complete".into(), &workspace.code().into())
+        );
     }
     assert_eq!(tail.interrupt(), 130);
 }

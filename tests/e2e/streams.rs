@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use proxyplane_tests::{Authority, Proxy, RawClient, RawOrigin, Side, World, eventually};
+use serde_json::Value;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n";
 
@@ -43,6 +44,12 @@ fn follow(proxy: &Proxy<'_>, client: &mut RawClient, events: &Sender<String>) {
     (0..5).for_each(&mut pass);
     let open = eventually("the open stream is a row", || proxy.stored().pop());
     assert_eq!((&open["state"], &open["status"]), (&"open".into(), &200.into()));
+    assert_eq!(
+        (&open["duration_us"], &open["response_size"]),
+        (&Value::Null, &Value::Null)
+    );
+    let shown = proxy.world().proxyctl(["traffic", "list", "--proxy", proxy.id()]).ok();
+    assert!(shown.text().contains(" pending "), "{}", shown.text());
     proxy.update(["--capture-limit", "20"]);
     (5..10).for_each(&mut pass);
     events.send(String::new()).unwrap();

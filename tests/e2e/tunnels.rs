@@ -174,7 +174,11 @@ fn a_tunnel_that_a_side_tears_down_is_a_failed_row() {
     let mut client = proxy.connect().tunnel(&origin.address());
     client.send("+hello\n");
     assert!(client.is_closed());
-    assert_eq!(proxy.exchange()["error"], "upstream_aborted");
+    let row = proxy.exchange();
+    assert_eq!(
+        (&row["error"], &row["error_detail"]),
+        (&"upstream_aborted".into(), &"the origin reset the connection".into())
+    );
 }
 
 #[test]

@@ -49,6 +49,22 @@ fn a_page_watches_traffic_as_it_comes() {
 }
 
 #[test]
+fn a_call_ends_at_its_deadline() {
+    let headers = format!("{}grpc-timeout: 200m\r\n", bearer());
+    let mut answer = Answer::to(World::shared(), WATCH, &WatchTrafficRequest::default(), &headers);
+    // A slow server does not even get as far as the answer's beginning.
+    if answer.head.contains("grpc-status: 4") {
+        return;
+    }
+    let trailers = loop {
+        if let (0x80, trailers) = answer.frame() {
+            break String::from_utf8(trailers).unwrap();
+        }
+    };
+    assert!(trailers.contains("grpc-status:4"), "{trailers}");
+}
+
+#[test]
 fn without_the_token_a_page_is_told_so() {
     for path in [LIST, WATCH] {
         let answer = Answer::to(World::shared(), path, &ListProxyServicesRequest::default(), "");

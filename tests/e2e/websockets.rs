@@ -241,7 +241,10 @@ fn a_websocket_that_breaks_off_says_who_left() {
     client.send_frame(&Frame::text("goodbye?"));
     assert!(client.is_closed());
     let row = proxy.exchange();
-    assert_eq!(row["error"], "upstream_aborted", "{row:?}");
+    assert_eq!(
+        (&row["error"], &row["error_detail"]),
+        (&"upstream_aborted".into(), &"the origin reset the connection".into())
+    );
     assert_eq!(told(&proxy.messages(row.id())[0]), "text goodbye?");
 }
 

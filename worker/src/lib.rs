@@ -5,6 +5,7 @@
 pub mod app;
 pub mod capture;
 pub mod core;
+mod disconnect;
 pub mod forward;
 pub mod handoff;
 pub mod http2;

@@ -1,10 +1,11 @@
-//! What tests of several modules need: the records that were made.
+//! What tests of several modules need: the records that were made, and waiting without a clock.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proxyplane_record::{Exchange, Kind, WsMessage};
 
 use proxyplane_spec::CaptureSpec;
+use tokio::time;
 
 use crate::{
     capture::Capture,
@@ -59,4 +60,17 @@ pub(crate) fn service() -> Arc<Service> {
         tls,
     };
     Service::new(config, capture, drain, Vec::new())
+}
+
+/// Waits until every task of this test's runtime waits for something: on a paused clock, time passes only then.
+pub(crate) async fn standstill() {
+    struct Resumed;
+    impl Drop for Resumed {
+        fn drop(&mut self) {
+            time::resume();
+        }
+    }
+    time::pause();
+    let _resumed = Resumed;
+    time::sleep(Duration::from_millis(1)).await;
 }

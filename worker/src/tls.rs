@@ -43,6 +43,7 @@ pub use self::{
     identity::Identity,
     sniff::{ClientHello, Sniffed, Sniffer},
 };
+pub(crate) use failure::cause_in_words;
 
 /// What one revision of a service's configuration means for TLS.
 ///

@@ -16,7 +16,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{capture::Recorder, core::ReadBuffer, service::Drain};
+use crate::{
+    capture::Recorder,
+    core::ReadBuffer,
+    disconnect::{self, Peer},
+    service::Drain,
+};
 
 /// After one side has ended, the other may go on for as long as it says something this often.
 const HALF_CLOSED_IDLE: Duration = Duration::from_mins(1);
@@ -44,7 +49,7 @@ pub async fn run<C, U>(
         poll_fn(|cx| {
             let moved_up = up.poll(cx, &mut client, &mut upstream, |count| recorder.count_request(count));
             let moved_down = down.poll(cx, &mut upstream, &mut client, |count| recorder.count_response(count));
-            if let Some(fault) = up.fault(Side::Client).or_else(|| down.fault(Side::Origin)) {
+            if let Some(fault) = up.fault(Peer::Client).or_else(|| down.fault(Peer::Origin)) {
                 return Poll::Ready(Some(fault));
             }
             if up.is_over() && down.is_over() {
@@ -69,13 +74,6 @@ pub async fn run<C, U>(
         recorder.fail(code, detail);
     }
     recorder.finish();
-}
-
-/// Where a direction comes from.
-#[derive(Clone, Copy)]
-enum Side {
-    Client,
-    Origin,
 }
 
 enum State {
@@ -112,16 +110,17 @@ impl Direction {
         matches!(self.state, State::Over)
     }
 
-    fn fault(&self, from: Side) -> Option<(&'static str, String)> {
-        match (&self.state, from) {
-            (State::ReadFailed(error), Side::Client) | (State::WriteFailed(error), Side::Origin) => {
-                Some((error_code::CLIENT_ABORTED, error.to_string()))
+    fn fault(&self, from: Peer) -> Option<(&'static str, String)> {
+        let (peer, error) = match (&self.state, from) {
+            (State::ReadFailed(error), Peer::Client) | (State::WriteFailed(error), Peer::Origin) => {
+                (Peer::Client, error)
             }
-            (State::ReadFailed(error), Side::Origin) | (State::WriteFailed(error), Side::Client) => {
-                Some((error_code::UPSTREAM_ABORTED, error.to_string()))
+            (State::ReadFailed(error), Peer::Origin) | (State::WriteFailed(error), Peer::Client) => {
+                (Peer::Origin, error)
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some((peer.aborted(), disconnect::in_words(peer, error)))
     }
 
     /// Goes on as far as it can; true if anything passed.

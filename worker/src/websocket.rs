@@ -17,6 +17,7 @@ use proxyplane_record::{ExchangeKind, Side, WebSocketSummary, error_code};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::capture::{Recorder, wall_clock_us};
+use crate::disconnect::{self, Peer};
 use crate::service::Drain;
 use relay::{End, Fault, Leg};
 use track::{Sequence, Track};
@@ -154,17 +155,17 @@ where
 
 /// Records how a leg ended, and says whether the other one may still have something to carry.
 fn goes_on(recorder: &Recorder, side: Side, result: Result<End, Fault>) -> bool {
-    let (code, detail, goes_on) = match (side, result) {
+    let (peer, error, goes_on) = match (side, result) {
         (_, Ok(End::Eof)) => return true,
         (_, Ok(End::SaidGoodbye)) => {
             recorder.fail(error_code::DRAINED, "closed with 1001 by a stop of the service");
             return true;
         }
-        (Side::Request, Err(Fault::Read(error))) => (error_code::CLIENT_ABORTED, error, false),
-        (_, Err(Fault::Read(error))) => (error_code::UPSTREAM_ABORTED, error, false),
+        (Side::Request, Err(Fault::Read(error))) => (Peer::Client, error, false),
+        (_, Err(Fault::Read(error))) => (Peer::Origin, error, false),
         // Who cannot be written to may have said something before it closed: the other leg reads it.
-        (Side::Request, Err(Fault::Write(error))) => (error_code::UPSTREAM_ABORTED, error, true),
-        (_, Err(Fault::Write(error))) => (error_code::CLIENT_ABORTED, error, true),
+        (Side::Request, Err(Fault::Write(error))) => (Peer::Origin, error, true),
+        (_, Err(Fault::Write(error))) => (Peer::Client, error, true),
     };
     // After a Close frame it does not matter how the connection under it ends (RFC 6455 §7.1.1).
     if recorder.with(|exchange| {
@@ -173,7 +174,7 @@ fn goes_on(recorder: &Recorder, side: Side, result: Result<End, Fault>) -> bool 
             .as_ref()
             .is_none_or(|summary| summary.close_code == 0)
     }) {
-        recorder.fail(code, detail.to_string());
+        recorder.fail(peer.aborted(), disconnect::in_words(peer, &error));
     }
     goes_on
 }

@@ -71,8 +71,8 @@ pub(crate) struct Detail {
 impl From<v1::ExchangeDetail> for Detail {
     fn from(from: v1::ExchangeDetail) -> Self {
         let timings = from.timings.unwrap_or_default();
+        let exchange = Exchange::from(from.exchange.unwrap_or_default());
         Self {
-            exchange: from.exchange.unwrap_or_default().into(),
             request_headers: fields_of(&from.request_head, true),
             response_headers: fields_of(&from.response_head, true),
             request_trailers: fields_of(&from.request_trailers, false),
@@ -87,11 +87,12 @@ impl From<v1::ExchangeDetail> for Detail {
                 connect_us: timings.connect_us,
                 tls_us: timings.tls_us,
                 first_byte_us: timings.first_byte_us,
-                total_us: timings.total_us,
+                total_us: timings.total_us.filter(|_| exchange.has_ended()),
             },
             origin_address: some(from.origin_address),
             client_tls: from.client_tls.map(Tls::from),
             origin_tls: from.origin_tls.map(Tls::from),
+            exchange,
             heads: vec![
                 ("REQUEST", from.request_head.into()),
                 ("REQUEST TRAILERS", from.request_trailers.into()),
@@ -125,13 +126,12 @@ impl Detail {
 
     fn facts(&self) -> [(&'static str, Option<String>); 10] {
         let exchange = &self.exchange;
-        let body = |size: u64, captured: u64, cut: bool| {
-            let note = if cut {
-                format!(", {} stored (truncated)", when::bytes(captured))
-            } else {
-                String::new()
+        let body = |size: Option<u64>, captured: Option<u64>, cut: bool| {
+            let note = match captured {
+                Some(captured) if cut => format!(", {} stored (truncated)", when::bytes(captured)),
+                _ => String::new(),
             };
-            Some(format!("{size} bytes{note}"))
+            Some(size.map_or_else(|| "pending".to_owned(), |size| format!("{size} bytes{note}")))
         };
         let tls = |tls: &Option<Tls>| {
             let tls = tls.as_ref()?;

@@ -15,6 +15,8 @@ pub(crate) struct Exchange {
     /// Name of its proxy; null when that is gone.
     proxy: Option<String>,
     proxy_id: Option<String>,
+    /// Code of its workspace; null when that is gone.
+    workspace: Option<String>,
     workspace_id: Option<String>,
     kind: String,
     state: String,
@@ -31,10 +33,11 @@ pub(crate) struct Exchange {
     /// Of the request.
     http_version: Option<String>,
     response_http_version: Option<String>,
-    pub(super) request_size: u64,
-    pub(super) response_size: u64,
-    pub(super) request_captured: u64,
-    pub(super) response_captured: u64,
+    /// Sizes, and what is stored of them: null while it is open, for only its end tells.
+    pub(super) request_size: Option<u64>,
+    pub(super) response_size: Option<u64>,
+    pub(super) request_captured: Option<u64>,
+    pub(super) response_captured: Option<u64>,
     /// Either body was cut at the capture limit.
     truncated: bool,
     pub(super) request_truncated: bool,
@@ -47,7 +50,8 @@ pub(crate) struct Exchange {
     pub(super) error: Option<String>,
     pub(super) error_detail: Option<String>,
     started_at: Option<String>,
-    duration_us: i64,
+    /// Null while it is open.
+    duration_us: Option<i64>,
     pub(super) client: String,
     pub(super) flags: Vec<String>,
     /// Place in commit order; null before it is stored.
@@ -58,12 +62,14 @@ pub(crate) struct Exchange {
 
 impl From<v1::Exchange> for Exchange {
     fn from(from: v1::Exchange) -> Self {
+        let ended = from.state() != v1::ExchangeState::Open;
         Self {
             kind: variant(from.kind().as_str_name(), "EXCHANGE_KIND_"),
             state: variant(from.state().as_str_name(), "EXCHANGE_STATE_"),
             id: from.id,
             proxy: some(from.proxy_name),
             proxy_id: some(from.proxy_id),
+            workspace: some(from.workspace_code),
             workspace_id: some(from.workspace_id),
             method: some(from.method),
             url: from.url,
@@ -75,10 +81,10 @@ impl From<v1::Exchange> for Exchange {
             status: (from.status != 0).then_some(from.status),
             http_version: some(from.request_version),
             response_http_version: some(from.response_version),
-            request_size: from.request_size,
-            response_size: from.response_size,
-            request_captured: from.request_captured,
-            response_captured: from.response_captured,
+            request_size: ended.then_some(from.request_size),
+            response_size: ended.then_some(from.response_size),
+            request_captured: ended.then_some(from.request_captured),
+            response_captured: ended.then_some(from.response_captured),
             truncated: from.request_truncated || from.response_truncated,
             request_truncated: from.request_truncated,
             response_truncated: from.response_truncated,
@@ -89,7 +95,7 @@ impl From<v1::Exchange> for Exchange {
             error: some(from.error),
             error_detail: some(from.error_detail),
             started_at: time(from.started_at.as_ref()),
-            duration_us: from.duration_us,
+            duration_us: ended.then_some(from.duration_us),
             client: from.client,
             flags: from.flags,
             position: (from.position != 0).then_some(from.position),
@@ -104,12 +110,25 @@ impl Exchange {
         self.kind != "connect" && self.flags.iter().any(|flag| flag == "intercepted")
     }
 
+    /// Is it over?
+    pub(super) fn has_ended(&self) -> bool {
+        self.duration_us.is_some()
+    }
+
     fn verdict(&self) -> Text {
         match (self.status, &self.error) {
             (Some(status), _) => Text::new(status.to_string(), status_tone(status)),
             (None, Some(_)) => Text::new("ERR", Tone::Bad),
             (None, None) => Text::new("-", Tone::Faint),
         }
+    }
+
+    fn size(&self) -> String {
+        self.response_size.map_or_else(|| "-".to_owned(), when::bytes)
+    }
+
+    fn duration(&self) -> String {
+        self.duration_us.map_or_else(|| "pending".to_owned(), when::micros)
     }
 
     /// What is worth knowing beside the numbers.
@@ -137,8 +156,8 @@ impl Exchange {
                 }
             )),
             Text::plain(format!("{:<7}", self.method.as_deref().unwrap_or("-"))),
-            pad(when::bytes(self.response_size), 10),
-            pad(when::micros(self.duration_us), 9),
+            pad(self.size(), 10),
+            pad(self.duration(), 9),
             Text::plain(&self.url),
         ];
         let note = self.note();
@@ -179,8 +198,8 @@ impl Row for Exchange {
             Text::new(when::short(self.started.as_ref()), Tone::Faint),
             self.verdict(),
             Text::plain(self.method.as_deref().unwrap_or("-")),
-            Text::plain(when::bytes(self.response_size)),
-            Text::plain(when::micros(self.duration_us)),
+            Text::plain(self.size()),
+            Text::plain(self.duration()),
             Text::plain(self.proxy.as_deref().unwrap_or("-")),
             Text::new(&self.id, Tone::Faint),
             self.note(),

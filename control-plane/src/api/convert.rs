@@ -27,6 +27,18 @@ impl Fields {
         self.0.push(Violation::new(field, description));
     }
 
+    /// The same for a request whose id may be wrong: if anything was, what else is wrong with its values is named as well.
+    pub(super) fn finish_values<T>(
+        mut self,
+        request: T,
+        rest: impl FnOnce(&T) -> Vec<Violation>,
+    ) -> Result<T, Refusal> {
+        if !self.0.is_empty() {
+            self.0.extend(rest(&request));
+        }
+        self.finish(Some(request))
+    }
+
     /// The request if nothing was wrong with it.
     pub(super) fn finish<T>(self, request: Option<T>) -> Result<T, Refusal> {
         match request {

@@ -21,8 +21,10 @@ use uuid::Uuid;
 
 use super::{
     auth::{Authenticated, Token},
+    deadline::Deadline,
     http as plain,
     origin::Guard,
+    reasoned::Reasoned,
     status::Refusal,
 };
 use crate::health::Health;
@@ -31,7 +33,7 @@ use crate::health::Health;
 const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-type Grpc = GrpcWebService<Authenticated<Routes>>;
+type Grpc = GrpcWebService<Deadline<Reasoned<Authenticated<Routes>>>>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Everything that is served on the port.
@@ -43,7 +45,8 @@ pub(super) struct Front {
 
 impl Front {
     pub(super) fn new(guard: Guard, token: Token, health: Health, routes: Routes) -> Self {
-        let grpc = tonic_web::GrpcWebLayer::new().layer(Authenticated::new(routes, token));
+        let calls = Deadline::new(Reasoned::new(Authenticated::new(routes, token)));
+        let grpc = tonic_web::GrpcWebLayer::new().layer(calls);
         let guard = Arc::new(guard);
         Self {
             inner: cors(guard.clone()).layer(Fork { grpc, health }),

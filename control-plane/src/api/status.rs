@@ -55,6 +55,18 @@ impl Refusal {
         Self::new(reasons::INTERNAL, "internal error; the server's log has the details")
     }
 
+    /// An error that was made without a reason: its code says as much, where a reason has the code's name.
+    pub(crate) fn of_code(status: &Status) -> Option<Self> {
+        let reason = reasons::ALL
+            .iter()
+            .find(|reason| reason.name == reason.grpc && code(**reason) == status.code())?;
+        let message = match status.message() {
+            "" => reason.meaning,
+            message => message,
+        };
+        Some(Self::new(*reason, message))
+    }
+
     /// Adds a machine-readable detail.
     pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.0.metadata.insert(key.to_owned(), value.into());
@@ -147,6 +159,9 @@ fn code(reason: Reason) -> Code {
         "RESOURCE_EXHAUSTED" => Code::ResourceExhausted,
         "ABORTED" => Code::Aborted,
         "UNAVAILABLE" => Code::Unavailable,
+        "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
+        "OUT_OF_RANGE" => Code::OutOfRange,
+        "UNIMPLEMENTED" => Code::Unimplemented,
         _ => Code::Internal,
     }
 }

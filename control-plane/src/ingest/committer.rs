@@ -22,7 +22,7 @@ use crate::{
     clock,
     live::Hub,
     store::{
-        Db,
+        self, Db,
         ingest::{self, Advanced, Reject},
         partitions::{self, Day},
     },
@@ -90,9 +90,10 @@ impl Committer {
     async fn open(&mut self, source: Source, answer: oneshot::Sender<Ticket>) {
         while !answer.is_closed() {
             match watched(&self.health.clone(), self.try_open(source)).await {
-                Ok((next_seq, name)) => {
+                Ok((next_seq, name, code)) => {
                     self.well();
                     self.hub.name(source.service_id, &name);
+                    self.hub.workspace(source.workspace_id, &code);
                     // A receiver that is gone was a worker that is gone; its lane is empty and is left with it.
                     let ticket = self.queue.opened(source, next_seq);
                     if let Err(ticket) = answer.send(ticket) {
@@ -105,11 +106,14 @@ impl Committer {
         }
     }
 
-    async fn try_open(&mut self, source: Source) -> Result<(u64, String), Failure> {
+    /// Where it is to resume; its service's name and its workspace's code.
+    async fn try_open(&mut self, source: Source) -> Result<(u64, String, String), Failure> {
         let db = connected(&mut self.connection, &self.db).await?;
         let next_seq = ingest::open(db, source.epoch, source.service_id, source.workspace_id).await?;
-        let name = crate::store::services::name(db, source.service_id).await?;
-        Ok((next_seq, name.unwrap_or_default()))
+        let name = store::services::name(&mut *db, source.service_id).await?;
+        let workspace = store::workspaces::get(db, source.workspace_id).await?;
+        let code = workspace.map(|workspace| workspace.code);
+        Ok((next_seq, name.unwrap_or_default(), code.unwrap_or_default()))
     }
 
     /// Commits all of it, whatever it takes; halves what Postgres refuses until one record is left.

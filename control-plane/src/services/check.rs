@@ -30,6 +30,14 @@ impl Checks {
     }
 }
 
+/// What is wrong with values that were checked.
+pub(super) fn violations<T>(checked: Result<T, Error>) -> Vec<Violation> {
+    checked
+        .err()
+        .map(|error| error.violations().to_vec())
+        .unwrap_or_default()
+}
+
 /// A port number; `zero` says whether 0 may be given, for a free one.
 pub(super) fn port(field: &str, port: u32, zero: bool) -> Result<u16, Violation> {
     match u16::try_from(port) {

@@ -273,6 +273,13 @@ impl Services {
     }
 }
 
+impl NewProxy {
+    /// What is wrong with its values, whatever workspace it is for.
+    pub fn violations(&self) -> Vec<Violation> {
+        check::violations(checked(self))
+    }
+}
+
 fn checked(new: &NewProxy) -> Result<NewService, Error> {
     let mut checks = Checks::default();
     let name = checks.take(ServiceName::parse("name", &new.name));

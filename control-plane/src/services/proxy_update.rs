@@ -1,6 +1,6 @@
 //! Changes of a ProxyService.
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName};
+use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, Violation};
 
 use super::{
     Error, Proxy, Services,
@@ -63,7 +63,7 @@ impl Services {
         for attempt in 1.. {
             let row = store::services::get(&self.db, update.id).await?;
             let row = row.ok_or_else(|| Error::proxy_not_found(update.id))?;
-            let change = checked(&update, &row)?;
+            let change = checked(&update, || raw(&row))?;
             let given = check::etag(update.etag.clone());
             let merged_on = if merges && given.is_none() {
                 Some(row.etag())
@@ -100,13 +100,20 @@ impl Services {
     }
 }
 
-fn checked(update: &UpdateProxy, row: &ServiceRow) -> Result<ServiceChange, Error> {
+impl UpdateProxy {
+    /// What is wrong with its values, whatever service they are for.
+    pub fn violations(&self) -> Vec<Violation> {
+        check::violations(checked(self, RawCapture::default))
+    }
+}
+
+/// `current` is the specification that a part of one is merged into.
+fn checked(update: &UpdateProxy, current: impl Fn() -> RawCapture) -> Result<ServiceChange, Error> {
     let mut checks = Checks::default();
     checks.take_all(check::mask(&update.mask, &FIELDS));
     let mut change = ServiceChange::default();
     let mut merged: Option<RawCapture> = None;
     for path in &update.mask {
-        let capture = || raw(row);
         match path.as_str() {
             "name" => change.name = checks.take(ServiceName::parse("proxy_service.name", &update.name)),
             "host" => change.host = checks.take(ListenHost::parse("proxy_service.host", &update.host)),
@@ -115,22 +122,22 @@ fn checked(update: &UpdateProxy, row: &ServiceRow) -> Result<ServiceChange, Erro
             "log_out_of_scope" => change.log_out_of_scope = Some(update.log_out_of_scope),
             "capture" => merged = Some(update.capture.clone()),
             "capture.insecure_upstream" => {
-                merged.get_or_insert_with(capture).insecure_upstream = update.capture.insecure_upstream;
+                merged.get_or_insert_with(&current).insecure_upstream = update.capture.insecure_upstream;
             }
             "capture.extra_ca_pem" => {
                 merged
-                    .get_or_insert_with(capture)
+                    .get_or_insert_with(&current)
                     .extra_ca_pem
                     .clone_from(&update.capture.extra_ca_pem);
             }
             "capture.passthrough_hosts" => {
                 merged
-                    .get_or_insert_with(capture)
+                    .get_or_insert_with(&current)
                     .passthrough_hosts
                     .clone_from(&update.capture.passthrough_hosts);
             }
             "capture.capture_limit" => {
-                merged.get_or_insert_with(capture).capture_limit = update.capture.capture_limit;
+                merged.get_or_insert_with(&current).capture_limit = update.capture.capture_limit;
             }
             _ => {}
         }
@@ -203,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_part_of_the_capture_specification_leaves_the_rest() {
-        let change = checked(&update(&["capture.passthrough_hosts"]), &row()).unwrap();
+        let change = checked(&update(&["capture.passthrough_hosts"]), || raw(&row())).unwrap();
         let spec = change.spec.unwrap();
         assert!(spec.insecure_upstream && spec.passes_through("bank.example"));
         assert_eq!(spec.capture_limit, 7);
@@ -212,14 +219,14 @@ mod tests {
 
     #[test]
     fn the_whole_specification_is_replaced_with_defaults_for_what_is_not_given() {
-        let spec = checked(&update(&["capture"]), &row()).unwrap().spec.unwrap();
+        let spec = checked(&update(&["capture"]), || raw(&row())).unwrap().spec.unwrap();
         assert!(!spec.insecure_upstream);
         assert_eq!(spec.capture_limit, CaptureSpec::default().capture_limit);
     }
 
     #[test]
     fn violations_have_their_full_path() {
-        let error = checked(&update(&["name", "host", "port", "enabled"]), &row()).unwrap_err();
+        let error = checked(&update(&["name", "host", "port", "enabled"]), || raw(&row())).unwrap_err();
         let fields: Vec<_> = error
             .violations()
             .iter()

@@ -1,6 +1,6 @@
 //! Workspaces.
 
-use proxyplane_spec::{ServiceId, WorkspaceCode, WorkspaceId, check_description, check_title};
+use proxyplane_spec::{ServiceId, Violation, WorkspaceCode, WorkspaceId, check_description, check_title};
 
 use super::{
     Error, Services,
@@ -97,6 +97,7 @@ impl Services {
         }
         transaction.commit().await?;
         if change.code.is_some() {
+            self.hub.workspace(update.id, &row.code);
             // Services show their workspace's code.
             for id in self.services_of(update.id).await? {
                 self.supervisor.announce(id);
@@ -161,6 +162,13 @@ impl Services {
             name,
             holder: holder.map(|row| row.id.to_string()),
         }
+    }
+}
+
+impl UpdateWorkspace {
+    /// What is wrong with its values, whatever workspace they are for.
+    pub fn violations(&self) -> Vec<Violation> {
+        check::violations(checked(self))
     }
 }
 

@@ -21,12 +21,14 @@ pub use row::{ExchangeRow, url};
 /// a clock was set back they run ahead.
 const ID_SLACK: Duration = Duration::hours(2);
 
-const SELECT: &str = "SELECT e.id, e.position, e.workspace_id, e.service_id, s.name AS service_name, e.started_at, \
+const SELECT: &str = "SELECT e.id, e.position, e.workspace_id, e.service_id, w.code AS workspace_code, \
+    s.name AS service_name, e.started_at, \
     e.duration_us, e.request_size, e.response_size, e.request_captured, e.response_captured, e.port, e.flags, e.kind, \
     e.state, e.status, e.request_version, e.response_version, e.request_truncated, e.response_truncated, e.client, \
     e.method, e.scheme, e.host, e.path, e.query, e.request_content_type, e.response_content_type, \
     e.request_content_encoding, e.response_content_encoding, e.error, e.error_detail \
-    FROM exchanges e LEFT JOIN services s ON s.id = e.service_id WHERE true";
+    FROM exchanges e LEFT JOIN services s ON s.id = e.service_id LEFT JOIN workspaces w ON w.id = e.workspace_id \
+    WHERE true";
 
 /// Which exchanges. Everything that is set must match.
 #[derive(Clone, Debug, Default)]

@@ -44,12 +44,7 @@ pub async fn acquire(db: &Db, holder: &Holder) -> Result<(), StoreError> {
     if taken.rows_affected() == 1 {
         return Ok(());
     }
-    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation")
-        .fetch_one(db)
-        .await?;
-    Err(StoreError::Held {
-        holder: name.unwrap_or_default(),
-    })
+    Err(held(db).await?)
 }
 
 /// Renews the lease, or fails with `Held` if somebody else took it meanwhile.
@@ -64,12 +59,7 @@ pub async fn renew(db: &Db, boot: Uuid) -> Result<(), StoreError> {
     if renewed.rows_affected() == 1 {
         return Ok(());
     }
-    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation")
-        .fetch_one(db)
-        .await?;
-    Err(StoreError::Held {
-        holder: name.unwrap_or_default(),
-    })
+    Err(held(db).await?)
 }
 
 /// Gives the lease back at a planned end.
@@ -82,4 +72,14 @@ pub async fn release(db: &Db, boot: Uuid) -> Result<(), StoreError> {
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The refusal that names who has the lease.
+async fn held(db: &Db) -> Result<StoreError, StoreError> {
+    let name = sqlx::query_scalar!("SELECT lease_holder FROM installation")
+        .fetch_one(db)
+        .await?;
+    Ok(StoreError::Held {
+        holder: name.unwrap_or_default(),
+    })
 }

@@ -158,6 +158,22 @@ impl TryFrom<Raw> for ServiceRow {
     }
 }
 
+/// Queries whole services; what is given says which, and in what order. A macro, since the text has to be a literal to be
+/// checked when it is compiled.
+macro_rules! whole {
+    ($which:literal $(, $value:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Raw,
+            "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
+                    s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
+                    s.capture_limit, s.revision, s.created_at, s.updated_at
+             FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id "
+                + $which
+            $(, $value)*
+        )
+    };
+}
+
 /// Makes one with its listener. `NotFound` (workspace), `NameTaken`, `PortTaken`. Needs a transaction.
 pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRow, StoreError> {
     let id = ServiceId::new();
@@ -192,48 +208,19 @@ pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRo
 
 /// Reads one.
 pub async fn get(db: impl PgExecutor<'_>, id: ServiceId) -> Result<Option<ServiceRow>, StoreError> {
-    let raw = sqlx::query_as!(
-        Raw,
-        "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
-                s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
-                s.capture_limit, s.revision, s.created_at, s.updated_at
-         FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id
-         WHERE s.id = $1",
-        id.0,
-    )
-    .fetch_optional(db)
-    .await?;
+    let raw = whole!("WHERE s.id = $1", id.0,).fetch_optional(db).await?;
     raw.map(TryInto::try_into).transpose()
 }
 
 /// Reads the one that has this port.
 pub async fn by_port(db: impl PgExecutor<'_>, port: u16) -> Result<Option<ServiceRow>, StoreError> {
-    let raw = sqlx::query_as!(
-        Raw,
-        "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
-                s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
-                s.capture_limit, s.revision, s.created_at, s.updated_at
-         FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id
-         WHERE l.port = $1",
-        i32::from(port),
-    )
-    .fetch_optional(db)
-    .await?;
+    let raw = whole!("WHERE l.port = $1", i32::from(port),).fetch_optional(db).await?;
     raw.map(TryInto::try_into).transpose()
 }
 
 /// Those that are to run, oldest first.
 pub async fn enabled(db: impl PgExecutor<'_>) -> Result<Vec<ServiceRow>, StoreError> {
-    let rows = sqlx::query_as!(
-        Raw,
-        "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
-                s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
-                s.capture_limit, s.revision, s.created_at, s.updated_at
-         FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id
-         WHERE s.enabled ORDER BY s.id",
-    )
-    .fetch_all(db)
-    .await?;
+    let rows = whole!("WHERE s.enabled ORDER BY s.id",).fetch_all(db).await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
@@ -245,13 +232,8 @@ pub async fn list(
 ) -> Result<Paged<ServiceRow>, StoreError> {
     let cursor = Cursor::of("services", filter);
     let (after_name, after_id) = cursor.after::<(String, ServiceId)>(page)?.unzip();
-    let rows = sqlx::query_as!(
-        Raw,
-        "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
-                s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
-                s.capture_limit, s.revision, s.created_at, s.updated_at
-         FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id
-         WHERE ($1::uuid IS NULL OR s.workspace_id = $1) AND ($2::text IS NULL OR s.name = $2)
+    let rows = whole!(
+        "WHERE ($1::uuid IS NULL OR s.workspace_id = $1) AND ($2::text IS NULL OR s.name = $2)
            AND ($3::text IS NULL OR (s.name, s.id) > ($3, $4::uuid))
          ORDER BY s.name, s.id LIMIT $5",
         filter.workspace_id.map(|id| id.0),

@@ -143,6 +143,24 @@ impl From<Raw> for WebSocketRow {
     }
 }
 
+/// Queries connections with their exchanges; what is given says which, and in what order. A macro, since the text has to
+/// be a literal to be checked when it is compiled.
+macro_rules! whole {
+    ($which:literal $(, $value:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Raw,
+            r#"SELECT w.exchange_id, w.workspace_id, w.service_id, s.name AS "service_name?", e.scheme AS "scheme?",
+                      e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query, w.subprotocol, w.extensions,
+                      w.opened_at, w.closed_at, w.close_code, w.close_reason, w.messages_from_client,
+                      w.messages_from_server, w.bytes_from_client, w.bytes_from_server
+               FROM websocket_connections w LEFT JOIN exchanges e ON e.id = w.exchange_id
+                    LEFT JOIN services s ON s.id = w.service_id "#
+                + $which
+            $(, $value)*
+        )
+    };
+}
+
 /// A page of those that match, newest first.
 pub async fn list(
     db: impl PgExecutor<'_>,
@@ -151,17 +169,10 @@ pub async fn list(
 ) -> Result<Paged<WebSocketRow>, StoreError> {
     let cursor = Cursor::of("websockets", filter);
     let before: Option<ExchangeId> = cursor.after(page)?;
-    let rows = sqlx::query_as!(
-        Raw,
-        r#"SELECT w.exchange_id, w.workspace_id, w.service_id, s.name AS "service_name?", e.scheme AS "scheme?",
-                  e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query, w.subprotocol, w.extensions,
-                  w.opened_at, w.closed_at, w.close_code, w.close_reason, w.messages_from_client,
-                  w.messages_from_server, w.bytes_from_client, w.bytes_from_server
-           FROM websocket_connections w LEFT JOIN exchanges e ON e.id = w.exchange_id
-                LEFT JOIN services s ON s.id = w.service_id
-           WHERE ($1::uuid IS NULL OR w.service_id = $1) AND ($2::uuid IS NULL OR w.workspace_id = $2)
+    let rows = whole!(
+        "WHERE ($1::uuid IS NULL OR w.service_id = $1) AND ($2::uuid IS NULL OR w.workspace_id = $2)
              AND ($3::uuid IS NULL OR w.exchange_id < $3)
-           ORDER BY w.exchange_id DESC LIMIT $4"#,
+           ORDER BY w.exchange_id DESC LIMIT $4",
         filter.service_id.map(|id| id.0),
         filter.workspace_id.map(|id| id.0),
         before.map(|id| id.0),
@@ -175,19 +186,7 @@ pub async fn list(
 
 /// Reads one.
 pub async fn get(db: impl PgExecutor<'_>, id: ExchangeId) -> Result<Option<WebSocketRow>, StoreError> {
-    let row = sqlx::query_as!(
-        Raw,
-        r#"SELECT w.exchange_id, w.workspace_id, w.service_id, s.name AS "service_name?", e.scheme AS "scheme?",
-                  e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query, w.subprotocol, w.extensions,
-                  w.opened_at, w.closed_at, w.close_code, w.close_reason, w.messages_from_client,
-                  w.messages_from_server, w.bytes_from_client, w.bytes_from_server
-           FROM websocket_connections w LEFT JOIN exchanges e ON e.id = w.exchange_id
-                LEFT JOIN services s ON s.id = w.service_id
-           WHERE w.exchange_id = $1"#,
-        id.0,
-    )
-    .fetch_optional(db)
-    .await?;
+    let row = whole!("WHERE w.exchange_id = $1", id.0,).fetch_optional(db).await?;
     Ok(row.map(Into::into))
 }
 

@@ -50,6 +50,9 @@ reasons! {
     BODY_NOT_DECODABLE "FAILED_PRECONDITION" 422 1 "The body's content encoding is unknown or damaged; ask for the raw bytes.";
     BODY_TOO_LARGE_TO_DECODE "FAILED_PRECONDITION" 422 1 "Decoded, the body is over 16 MiB or 100 times its size; ask for the raw bytes.";
     TOO_MANY_REQUESTS "RESOURCE_EXHAUSTED" 429 1 "Too many streams or calls at once; try again.";
+    DEADLINE_EXCEEDED "DEADLINE_EXCEEDED" 504 1 "The call was not over within the time that the client gave it (`grpc-timeout`).";
+    OUT_OF_RANGE "OUT_OF_RANGE" 400 2 "The message is longer than the server takes.";
+    UNIMPLEMENTED "UNIMPLEMENTED" 501 1 "The server has no such method; it may be older than the client.";
     INTERNAL "INTERNAL" 500 1 "A fault in the server; its log has the details.";
 }
 

@@ -16,7 +16,11 @@ use super::{
     pool::Pool,
     transfer::GRACE,
 };
-use crate::{capture::Start, forward::Connection};
+use crate::{
+    capture::Start,
+    disconnect::{self, Peer},
+    forward::Connection,
+};
 
 /// A client that was answered before it had sent everything may take this long to notice, as long as it sends.
 const LINGER_IDLE: Duration = Duration::from_secs(5);
@@ -163,7 +167,10 @@ impl<C: Downstream> Session<C> {
                 match self.client.poll_fill(cx) {
                     Poll::Ready(Ok(0)) => self.deadline.set(GRACE),
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Gone(error.to_string()))),
+                    Poll::Ready(Err(error)) => {
+                        let cause = disconnect::in_words(Peer::Client, &error);
+                        return Poll::Ready(Err(Gone(format!("{cause} before the origin was reached"))));
+                    }
                     Poll::Pending => break,
                 }
             }

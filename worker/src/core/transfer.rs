@@ -24,7 +24,12 @@ use super::{
     deadline::Deadline,
     leg::{Cut, Downstream, Leg},
 };
-use crate::{capture::Recorder, service::Drain, upstream::Stream};
+use crate::{
+    capture::Recorder,
+    disconnect::{self, Peer},
+    service::Drain,
+    upstream::Stream,
+};
 
 /// A client that has ended what it sends may have gone, or may wait for the answer (a half-closed connection looks the
 /// same): it is given up when nothing could be sent to it for this long. Also how long a request body may stand still
@@ -204,7 +209,7 @@ impl<'a, C: Downstream> Transfer<'a, C> {
             // What comes behind the request is the next one and waits.
             Ok(_) if self.upload.is_complete() => None,
             Ok(_) => self.upload_piece().await,
-            Err(error) => Some(self.client_gone(&error.to_string())),
+            Err(error) => Some(self.client_failed(&error)),
         }
     }
 
@@ -220,12 +225,17 @@ impl<'a, C: Downstream> Transfer<'a, C> {
         None
     }
 
-    fn client_gone(&mut self, detail: &str) -> Outcome {
+    /// The client's connection failed.
+    fn client_failed(&mut self, error: &io::Error) -> Outcome {
+        let cause = disconnect::in_words(Peer::Client, error);
+        self.client_gone(format!("{cause} before the answer was complete"))
+    }
+
+    fn client_gone(&mut self, detail: impl Into<Bytes>) -> Outcome {
         if self.download.complete {
             return self.complete();
         }
-        self.recorder
-            .fail(error_code::CLIENT_ABORTED, Bytes::copy_from_slice(detail.as_bytes()));
+        self.recorder.fail(error_code::CLIENT_ABORTED, detail);
         Outcome::Aborted(None)
     }
 

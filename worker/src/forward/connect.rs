@@ -20,6 +20,7 @@ use super::{
 use crate::{
     capture::Recorder,
     core::{self, Leg, Request, Session, describe_connect},
+    disconnect::{self, Peer},
     http2, tunnel,
     upstream::{self, Origin, Upstream, UpstreamFacts},
 };
@@ -121,7 +122,8 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
         .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
         .await
     {
-        return asked.failed(error_code::CLIENT_ABORTED, error.to_string(), None).await;
+        let detail = disconnect::in_words(Peer::Client, &error);
+        return asked.failed(error_code::CLIENT_ABORTED, detail, None).await;
     }
     asked.facts = Some(connected.facts());
     let mut tunnel = Tunnel {

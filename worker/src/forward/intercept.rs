@@ -1,7 +1,7 @@
 //! Interception of TLS: a handshake with the origin that offers what the client offers, then one with the client that
 //! answers what the origin chose.
 
-use std::{sync::Arc, time::Instant};
+use std::{io::ErrorKind, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use proxyplane_h1::Scheme;
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     core::{self, Leg},
+    disconnect::{self, Peer},
     http2,
     tls::{Alpn, ClientHello, Sniffed, Tls, TlsFailure, sniff},
     upstream::{DialError, Origin, Upstream},
@@ -42,7 +43,13 @@ pub(super) async fn serve(tunnel: Tunnel) {
             .await;
         }
         Err(error) => {
-            let detail = format!("no complete ClientHello came: {error}");
+            let detail = match error.kind() {
+                ErrorKind::TimedOut => "no complete ClientHello came in time".to_owned(),
+                _ => format!(
+                    "{} inside of its ClientHello",
+                    disconnect::in_words(Peer::Client, &error)
+                ),
+            };
             return asked.failed(error_code::CLIENT_TLS_FAILED, detail, None).await;
         }
     };

@@ -8,7 +8,7 @@ use std::{future::poll_fn, sync::Arc};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, client, server::SendResponse};
 use http::{Method, Request, StatusCode};
-use proxyplane_record::{Flags, error_code};
+use proxyplane_record::Flags;
 
 use self::transfer::Progress;
 use super::{
@@ -133,12 +133,8 @@ impl Exchange {
                 lease,
             }),
             Err(error) => {
-                self.error(
-                    StatusCode::BAD_GATEWAY,
-                    error_code::UPSTREAM_ABORTED,
-                    &error.to_string(),
-                )
-                .await;
+                let (code, detail) = Cause::from(error).of_origin();
+                self.error(StatusCode::BAD_GATEWAY, code, &detail).await;
                 Err(Outcome::Served)
             }
         }

@@ -1,8 +1,14 @@
 //! What went wrong on one of an exchange's two streams.
 
-use std::{io::ErrorKind, task::Poll};
+use std::{
+    io::{self, ErrorKind},
+    task::Poll,
+};
 
 use h2::{Error, Reason};
+use proxyplane_record::error_code;
+
+use crate::disconnect::{self, Peer};
 
 /// What ended a stream early.
 #[derive(Debug)]
@@ -16,7 +22,7 @@ pub(super) enum Cause {
     /// The head is over our limits.
     TooLarge(&'static str),
     /// The connection is gone.
-    Lost(String),
+    Lost(io::Error),
     /// The same, because of its TLS.
     Tls(String),
 }
@@ -38,18 +44,41 @@ impl From<Error> for Cause {
             _ if error.is_go_away() && error.is_remote() => Self::Unprocessed,
             // h2 keeps an error's kind and words, but not its type.
             _ if error.get_io().is_some_and(|io| io.kind() == ErrorKind::InvalidData) => Self::Tls(error.to_string()),
-            _ => Self::Lost(error.to_string()),
+            _ => {
+                let words = error.to_string();
+                Self::Lost(error.into_io().unwrap_or_else(|| io::Error::other(words)))
+            }
         }
     }
 }
 
 impl Cause {
+    /// A stream takes no more, and does not say why.
+    pub(super) fn stream_closed() -> Self {
+        Self::Lost(io::Error::other("the stream is closed"))
+    }
+
     /// Why a stream takes no more, by what its `poll_reset` says.
     pub(super) fn of_closed(reset: Poll<Result<Reason, Error>>) -> Self {
         match reset {
             Poll::Ready(Ok(reason)) => Self::Reset(reason),
             Poll::Ready(Err(error)) => error.into(),
-            Poll::Pending => Self::Lost("the stream is closed".to_owned()),
+            Poll::Pending => Self::stream_closed(),
+        }
+    }
+
+    /// As a failure of the origin's it is recorded with this error code and these words.
+    pub(super) fn of_origin(&self) -> (&'static str, String) {
+        match self {
+            Self::Reset(reason) => (
+                error_code::STREAM_RESET,
+                format!("the origin reset the stream: {}", name(*reason)),
+            ),
+            Self::Malformed(detail) => (error_code::UPSTREAM_RESPONSE_REFUSED, detail.clone()),
+            Self::TooLarge(detail) => (error_code::UPSTREAM_HEAD_TOO_LARGE, (*detail).to_owned()),
+            Self::Unprocessed => (error_code::UPSTREAM_ABORTED, "the origin is going away".to_owned()),
+            Self::Lost(error) => (error_code::UPSTREAM_ABORTED, disconnect::in_words(Peer::Origin, error)),
+            Self::Tls(detail) => (error_code::UPSTREAM_TLS_FAILED, detail.clone()),
         }
     }
 }

@@ -7,7 +7,9 @@ use h2::client::{self, SendRequest};
 use proxyplane_record::{Flags, Timings, TlsInfo, error_code};
 use tokio::sync::OnceCell;
 
-use super::{CONNECTION_WINDOW, FRAME_MAX, HEADER_LIST_MAX, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW};
+use super::{
+    CONNECTION_WINDOW, FRAME_MAX, HEADER_LIST_MAX, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW, fault::Cause,
+};
 use crate::{
     capture::Recorder,
     service::Service,
@@ -102,7 +104,11 @@ impl Origins {
     async fn dial(&self) -> Result<Live, DialError> {
         let upstream = upstream::dial(&self.service, &self.origin).await?;
         if upstream.tls.as_ref().is_some_and(|tls| tls.alpn != "h2") {
-            return Err(aborted("the origin does not speak HTTP/2 any more"));
+            return Err(DialError {
+                code: error_code::UPSTREAM_ABORTED,
+                detail: "the origin does not speak HTTP/2 any more".to_owned(),
+                dns_us: None,
+            });
         }
         handshake(&self.service, upstream).await
     }
@@ -112,7 +118,7 @@ async fn handshake(service: &Service, upstream: Upstream) -> Result<Live, DialEr
     let (sender, connection) = builder()
         .handshake(upstream.io)
         .await
-        .map_err(|error| aborted(&error.to_string()))?;
+        .map_err(|error| failed(&Cause::from(error)))?;
     let drain = service.drain.clone();
     service.drain.tracker().spawn(async move {
         tokio::select! {
@@ -142,10 +148,11 @@ fn builder() -> client::Builder {
     builder
 }
 
-fn aborted(detail: &str) -> DialError {
+fn failed(cause: &Cause) -> DialError {
+    let (code, detail) = cause.of_origin();
     DialError {
-        code: error_code::UPSTREAM_ABORTED,
-        detail: detail.to_owned(),
+        code,
+        detail,
         dns_us: None,
     }
 }

@@ -77,7 +77,7 @@ async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recor
         Body::Response => exchange.response_trailers = lines,
     });
     to.send_trailers(trailers)
-        .map_err(|_| Failed::To(Cause::Lost("the stream is closed".to_owned())))
+        .map_err(|_| Failed::To(Cause::stream_closed()))
 }
 
 /// Sends all of `data` as the receiver's window allows.

@@ -9,6 +9,7 @@ use rustls_pki_types::{ServerName, UnixTime};
 use time::{OffsetDateTime, macros::format_description};
 
 use super::verify::Untrusted;
+use crate::disconnect::{self, Peer};
 
 /// A handshake that did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +56,7 @@ impl TlsFailure {
     pub(super) fn origin(error: &io::Error, name: &ServerName<'_>) -> Self {
         let cause = match tls(error) {
             Some(cause) => origin_cause(cause),
-            None => transport(error, "the origin"),
+            None => transport(Peer::Origin, error),
         };
         Self::upstream(format!("TLS with {} failed: {cause}", name.to_str()))
     }
@@ -67,7 +68,7 @@ impl TlsFailure {
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
                 "the client closed the connection during the handshake; it may not trust our certificate".to_owned()
             }
-            None => transport(error, "the client"),
+            None => transport(Peer::Client, error),
         };
         let sni = sni.map_or_else(|| "none".to_owned(), |name| name.escape_debug().to_string());
         Self {
@@ -88,16 +89,24 @@ fn tls(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn transport(error: &io::Error, who: &str) -> String {
+/// What `error`, of a connection with `peer`, has to do with TLS, if anything.
+pub(crate) fn cause_in_words(peer: Peer, error: &io::Error) -> Option<String> {
+    if let Some(told) = TlsFailure::after_handshake(error) {
+        return Some(told.detail);
+    }
+    let cause = tls(error)?;
+    Some(match peer {
+        Peer::Client => client_cause(cause),
+        Peer::Origin => origin_cause(cause),
+    })
+}
+
+fn transport(peer: Peer, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => {
             format!("no handshake within {} seconds", limits::TLS_TIMEOUT.as_secs())
         }
-        io::ErrorKind::UnexpectedEof => format!("{who} closed the connection during the handshake"),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            format!("{who} reset the connection during the handshake")
-        }
-        _ => error.to_string(),
+        _ => format!("{} during the handshake", disconnect::in_words(peer, error)),
     }
 }
 
@@ -118,7 +127,7 @@ fn client_cause(error: &Error) -> String {
         Error::AlertReceived(alert) => format!("the client gave up (alert {})", alert_name(*alert)),
         Error::PeerIncompatible(why) => format!("the client supports nothing that we do ({why:?})"),
         Error::NoApplicationProtocol => "the client does not offer the protocol that the origin chose".to_owned(),
-        other => format!("the client's handshake is not valid: {other}"),
+        other => format!("the client's TLS is not valid: {other}"),
     }
 }
 

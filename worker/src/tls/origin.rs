@@ -3,10 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use proxyplane_spec::{CaptureSpec, Violation};
-use rustls::{
-    ClientConfig,
-    client::{Resumption, danger::ServerCertVerifier},
-};
+use rustls::{ClientConfig, client::Resumption};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::OnceCell;
 
@@ -14,7 +11,7 @@ use super::{
     TlsFailure,
     alpn::Offer,
     provider, roots,
-    verify::{Insecure, Verified},
+    verify::{Trusted, Verifier},
 };
 
 /// Sessions that are kept for resumption, in rustls's count: eight tickets for each of 128 origins.
@@ -27,7 +24,7 @@ pub(super) struct Origin {
     insecure: bool,
     extra: Vec<CertificateDer<'static>>,
     /// Made for the first connection: a worker that carries no TLS never loads the system's roots.
-    verifier: OnceCell<Arc<dyn ServerCertVerifier>>,
+    verifier: OnceCell<Arc<Verifier>>,
     sessions: Resumption,
     configs: [OnceLock<Arc<ClientConfig>>; Offer::COUNT],
 }
@@ -62,22 +59,20 @@ impl Origin {
     }
 
     /// Loading the system's roots takes 5–25 ms, so it happens beside the data plane's threads.
-    async fn make_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsFailure> {
+    async fn make_verifier(&self) -> Result<Arc<Verifier>, TlsFailure> {
         if self.insecure {
-            return Ok(Arc::new(Insecure));
+            return Ok(Arc::new(Verifier::Insecure));
         }
         let extra = self.extra.clone();
-        let made = tokio::task::spawn_blocking(move || Arc::new(Verified::new(extra)));
-        made.await
-            .map(|verifier| verifier as _)
-            .map_err(|error| TlsFailure::internal(error.to_string()))
+        let made = tokio::task::spawn_blocking(move || Arc::new(Verifier::Trusted(Trusted::new(extra))));
+        made.await.map_err(|error| TlsFailure::internal(error.to_string()))
     }
 
-    fn make(&self, offer: Offer, verifier: &Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, rustls::Error> {
+    fn make(&self, offer: Offer, verifier: &Arc<Verifier>) -> Result<ClientConfig, rustls::Error> {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(verifier))
+            .with_custom_certificate_verifier(Arc::<Verifier>::clone(verifier))
             .with_no_client_auth();
         config.alpn_protocols = offer.protocols();
         config.resumption = self.sessions.clone();

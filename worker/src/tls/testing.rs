@@ -174,7 +174,7 @@ impl TestOrigin {
 
 /// A client that takes any certificate.
 pub(crate) fn trusting_client() -> ClientConfig {
-    let verifier: Arc<dyn ServerCertVerifier> = Arc::new(super::verify::Insecure);
+    let verifier: Arc<dyn ServerCertVerifier> = Arc::new(super::verify::Verifier::Insecure);
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -9,7 +9,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{verify_tls12_signature, verify_tls13_signature},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     server::ParsedCertificate,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -27,13 +27,13 @@ pub(super) struct Untrusted(String);
 /// A certificate that is among the extra ones itself is trusted for its names and its time, as curl's `--cacert` does:
 /// self-signed certificates of test servers are usually marked as authorities, which webpki refuses for a server.
 #[derive(Debug)]
-pub(super) struct Verified {
+pub(super) struct Trusted {
     extra: Vec<CertificateDer<'static>>,
     /// `None` if there is no root at all.
     chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl Verified {
+impl Trusted {
     /// Loads the system's roots if nobody did before.
     pub(super) fn new(extra: Vec<CertificateDer<'static>>) -> Self {
         let roots = roots::with(&extra);
@@ -61,10 +61,8 @@ impl Verified {
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
         Ok(ServerCertVerified::assertion())
     }
-}
 
-impl ServerCertVerifier for Verified {
-    fn verify_server_cert(
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -88,6 +86,44 @@ impl ServerCertVerifier for Verified {
                 other => other,
             })
     }
+}
+
+/// What a service asks for.
+#[derive(Debug)]
+pub(super) enum Verifier {
+    /// Certificates of trusted roots.
+    Trusted(Trusted),
+    /// Any certificate and any signature: what `insecure_upstream` asks for. Old and odd certificates that webpki cannot
+    /// even parse pass, too.
+    Insecure,
+}
+
+impl Verifier {
+    fn verify_signature(
+        &self,
+        verify: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self {
+            Self::Trusted(_) => verify(&provider().signature_verification_algorithms),
+            Self::Insecure => Ok(HandshakeSignatureValid::assertion()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self {
+            Self::Trusted(trusted) => trusted.verify(end_entity, intermediates, name, ocsp, now),
+            Self::Insecure => Ok(ServerCertVerified::assertion()),
+        }
+    }
 
     fn verify_tls12_signature(
         &self,
@@ -95,7 +131,7 @@ impl ServerCertVerifier for Verified {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+        self.verify_signature(|supported| verify_tls12_signature(message, cert, dss, supported))
     }
 
     fn verify_tls13_signature(
@@ -104,7 +140,7 @@ impl ServerCertVerifier for Verified {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+        self.verify_signature(|supported| verify_tls13_signature(message, cert, dss, supported))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -133,44 +169,4 @@ fn issuer(certificate: &X509Certificate<'_>) -> String {
         .chain(name.iter_organization())
         .find_map(|part| part.as_str().ok());
     common_name.map_or_else(|| name.to_string(), str::to_owned)
-}
-
-/// Takes any certificate and any signature: what `insecure_upstream` asks for. Old and odd certificates that webpki
-/// cannot even parse pass, too.
-#[derive(Debug)]
-pub(super) struct Insecure;
-
-impl ServerCertVerifier for Insecure {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

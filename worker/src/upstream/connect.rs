@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{DialError, UpstreamFacts, loops};
-use crate::service::Service;
+use crate::{disconnect, service::Service};
 
 /// Before the next address is tried as well (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -160,7 +160,7 @@ fn refused(error: Option<&io::Error>) -> DialError {
     };
     let detail = error.map_or_else(
         || "there is no address to connect to".to_owned(),
-        |e| format!("cannot connect: {e}"),
+        |error| format!("cannot connect: {}", disconnect::without_number(error)),
     );
     DialError::new(code, detail)
 }

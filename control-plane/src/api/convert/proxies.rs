@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use proxyplane_proto::v1;
-use proxyplane_spec::{CaptureSpec, RawCapture, Violation};
+use proxyplane_spec::{CaptureSpec, RawCapture, ServiceId, Violation, WorkspaceId};
+use uuid::Uuid;
 
 use super::{Fields, id, optional_id, page, timestamp};
 use crate::{
@@ -113,8 +114,8 @@ pub(in crate::api) fn new(request: v1::CreateProxyServiceRequest) -> Result<NewP
     if v1::ProxyKind::try_from(request.kind).is_err() {
         fields.wrong("kind", "must be CAPTURE");
     }
-    let new = workspace_id.map(|workspace_id| NewProxy {
-        workspace_id,
+    let new = NewProxy {
+        workspace_id: workspace_id.unwrap_or(WorkspaceId(Uuid::nil())),
         name: request.name,
         host: request.host,
         port: request.port,
@@ -123,8 +124,8 @@ pub(in crate::api) fn new(request: v1::CreateProxyServiceRequest) -> Result<NewP
         capture: raw(request.capture),
         start: request.start,
         validate_only: request.validate_only,
-    });
-    fields.finish(new)
+    };
+    fields.finish_values(new, NewProxy::violations)
 }
 
 /// Raw values of a change.
@@ -132,9 +133,10 @@ pub(in crate::api) fn update(request: v1::UpdateProxyServiceRequest) -> Result<U
     let proxy = request
         .proxy_service
         .ok_or_else(|| Refusal::field("proxy_service", "must be given"))?;
-    let id = id("proxy_service.id", &proxy.id)?;
-    Ok(UpdateProxy {
-        id,
+    let mut fields = Fields::default();
+    let id = fields.take(id("proxy_service.id", &proxy.id));
+    let update = UpdateProxy {
+        id: id.unwrap_or(ServiceId(Uuid::nil())),
         name: proxy.name,
         host: proxy.host,
         port: proxy.port,
@@ -144,7 +146,8 @@ pub(in crate::api) fn update(request: v1::UpdateProxyServiceRequest) -> Result<U
         mask: request.update_mask.unwrap_or_default().paths,
         etag: request.etag,
         validate_only: request.validate_only,
-    })
+    };
+    fields.finish_values(update, UpdateProxy::violations)
 }
 
 fn raw(capture: Option<v1::CaptureSpec>) -> RawCapture {

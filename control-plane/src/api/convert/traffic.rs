@@ -163,6 +163,7 @@ pub(in crate::api) fn exchange(row: ExchangeRow) -> v1::Exchange {
         proxy_id: row.service_id.map(|id| id.to_string()).unwrap_or_default(),
         proxy_name: row.service_name.unwrap_or_default(),
         workspace_id: row.workspace_id.to_string(),
+        workspace_code: row.workspace_code.unwrap_or_default(),
         position: row.position,
         // The records' numbers are those of the API, from 0 for unknown on.
         kind: row.kind as i32,

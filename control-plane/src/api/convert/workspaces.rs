@@ -1,8 +1,10 @@
 //! Workspaces.
 
 use proxyplane_proto::v1;
+use proxyplane_spec::WorkspaceId;
+use uuid::Uuid;
 
-use super::{id, timestamp};
+use super::{Fields, id, timestamp};
 use crate::{
     api::status::Refusal,
     services::{NewWorkspace, UpdateWorkspace},
@@ -28,8 +30,10 @@ pub(in crate::api) fn update(request: v1::UpdateWorkspaceRequest) -> Result<Upda
     let workspace = request
         .workspace
         .ok_or_else(|| Refusal::field("workspace", "must be given"))?;
-    Ok(UpdateWorkspace {
-        id: id("workspace.id", &workspace.id)?,
+    let mut fields = Fields::default();
+    let id = fields.take(id("workspace.id", &workspace.id));
+    let update = UpdateWorkspace {
+        id: id.unwrap_or(WorkspaceId(Uuid::nil())),
         values: NewWorkspace {
             code: workspace.code,
             title: workspace.title,
@@ -38,5 +42,6 @@ pub(in crate::api) fn update(request: v1::UpdateWorkspaceRequest) -> Result<Upda
         mask: request.update_mask.unwrap_or_default().paths,
         etag: request.etag,
         validate_only: request.validate_only,
-    })
+    };
+    fields.finish_values(update, UpdateWorkspace::violations)
 }

@@ -16,6 +16,7 @@ async fn a_complete_exchange_is_read_back_as_it_was() {
         (row.status, row.state, row.service_name.as_deref()),
         (200, ExchangeState::Complete, Some("p"))
     );
+    assert_eq!(row.workspace_code.as_deref(), Some("w"));
     assert_eq!((row.position, row.response_size, row.duration_us), (1, 3, 1_234));
     let heads = heads::get(&world.db, ExchangeId(id)).await.unwrap().unwrap();
     assert_eq!(heads.request_head.unwrap(), b"GET /x?q=\xff\0 HTTP/1.1\r\n\r\n");

@@ -17,6 +17,8 @@ pub struct ExchangeRow {
     pub position: i64,
     /// Where it belongs.
     pub workspace_id: WorkspaceId,
+    /// Its workspace's code, while that exists.
+    pub workspace_code: Option<String>,
     /// The service that carried it, if one did.
     pub service_id: Option<ServiceId>,
     /// Its service's name, while that exists.
@@ -78,7 +80,7 @@ pub struct ExchangeRow {
 }
 
 impl ExchangeRow {
-    /// The row that a record will have. `service_name` and `position` are for the caller to set.
+    /// The row that a record will have. Names and `position` are for the caller to set.
     ///
     /// `None` if its id is not 16 bytes.
     pub fn of_record(exchange: &Exchange, workspace_id: WorkspaceId, service_id: ServiceId) -> Option<Self> {
@@ -87,6 +89,7 @@ impl ExchangeRow {
             id: ExchangeId(Uuid::from_slice(&exchange.id).ok()?),
             position: 0,
             workspace_id,
+            workspace_code: None,
             service_id: Some(service_id),
             service_name: None,
             started_at: time_of(exchange.started_at_us),
@@ -145,6 +148,7 @@ impl FromRow<'_, PgRow> for ExchangeRow {
             id: ExchangeId(row.try_get("id")?),
             position: row.try_get("position")?,
             workspace_id: WorkspaceId(row.try_get("workspace_id")?),
+            workspace_code: row.try_get("workspace_code")?,
             service_id: row.try_get::<Option<Uuid>, _>("service_id")?.map(ServiceId),
             service_name: row.try_get("service_name")?,
             started_at: row.try_get("started_at")?,

@@ -15,6 +15,7 @@ use crate::{
         leg::{Cut, Downstream},
         outgoing::Outgoing,
     },
+    disconnect::{self, Peer},
     tls::TlsFailure,
 };
 
@@ -112,7 +113,10 @@ impl<C: Downstream> Transfer<'_, C> {
 
     /// The origin will send no more.
     fn upstream_ended(&mut self, error: Option<&io::Error>) -> Option<Outcome> {
-        let cause = error.map_or_else(|| "the origin closed the connection".to_owned(), ToString::to_string);
+        let cause = error.map_or_else(
+            || "the origin closed the connection".to_owned(),
+            |error| disconnect::in_words(Peer::Origin, error),
+        );
         if error.is_none() && self.download.ends_with_connection() {
             return self.answer_complete();
         }
@@ -247,7 +251,7 @@ impl<C: Downstream> Transfer<'_, C> {
 
     pub(super) fn on_answered(&mut self, result: io::Result<()>) -> Option<Outcome> {
         if let Err(error) = result {
-            return Some(self.client_gone(&error.to_string()));
+            return Some(self.client_failed(&error));
         }
         if self.download.last {
             return self.answer_complete();
@@ -274,7 +278,7 @@ impl<C: Downstream> Transfer<'_, C> {
         let out = &mut self.download.out;
         match poll_fn(|cx| out.poll_write(cx, &mut self.client.io, &self.upstream.buffer)).await {
             Ok(()) => Outcome::Upgrade(Box::new(head)),
-            Err(error) => self.client_gone(&error.to_string()),
+            Err(error) => self.client_failed(&error),
         }
     }
 }

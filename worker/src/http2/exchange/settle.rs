@@ -9,9 +9,12 @@ use proxyplane_record::error_code;
 use tokio::time::timeout;
 
 use super::{Exchange, Outcome, transfer::Progress};
-use crate::http2::{
-    answer,
-    fault::{Cause, Fault, name},
+use crate::{
+    disconnect::{self, Peer},
+    http2::{
+        answer,
+        fault::{Cause, Fault, name},
+    },
 };
 
 /// Most of a request that is taken in after its answer,
@@ -74,12 +77,17 @@ impl Exchange {
             Cause::Unprocessed => self
                 .recorder
                 .fail(error_code::CLIENT_ABORTED, "the client closed the connection"),
-            Cause::Lost(detail) | Cause::Tls(detail) => self.recorder.fail(error_code::CLIENT_ABORTED, detail.clone()),
+            Cause::Lost(error) => self
+                .recorder
+                .fail(error_code::CLIENT_ABORTED, disconnect::in_words(Peer::Client, error)),
+            Cause::Tls(detail) => self
+                .recorder
+                .fail(error_code::CLIENT_ABORTED, format!("the client's TLS failed: {detail}")),
         }
     }
 
     fn note_origin(&self, cause: &Cause) {
-        let (code, detail) = told(cause);
+        let (code, detail) = cause.of_origin();
         self.recorder.fail(code, detail);
     }
 
@@ -102,7 +110,7 @@ impl Exchange {
             // The client may send it again, which it would not do after an answer.
             Cause::Unprocessed => Reason::REFUSED_STREAM,
             _ => {
-                let (code, detail) = told(&cause);
+                let (code, detail) = cause.of_origin();
                 return self.error(StatusCode::BAD_GATEWAY, code, &detail).await;
             }
         };
@@ -155,23 +163,5 @@ impl Exchange {
 
     pub(super) async fn error(&mut self, status: StatusCode, code: &'static str, detail: &str) {
         answer::error(&self.recorder, &mut self.respond, &self.method, status, code, detail).await;
-    }
-}
-
-/// An origin's failure as it is recorded.
-fn told(cause: &Cause) -> (&'static str, String) {
-    match cause {
-        Cause::Reset(reason) => (
-            error_code::STREAM_RESET,
-            format!("the origin reset the stream: {}", name(*reason)),
-        ),
-        Cause::Malformed(detail) => (error_code::UPSTREAM_RESPONSE_REFUSED, detail.clone()),
-        Cause::TooLarge(detail) => (error_code::UPSTREAM_HEAD_TOO_LARGE, (*detail).to_owned()),
-        Cause::Unprocessed => (error_code::UPSTREAM_ABORTED, "the origin is going away".to_owned()),
-        Cause::Lost(detail) => (
-            error_code::UPSTREAM_ABORTED,
-            format!("the origin's connection was lost: {detail}"),
-        ),
-        Cause::Tls(detail) => (error_code::UPSTREAM_TLS_FAILED, detail.clone()),
     }
 }

@@ -152,12 +152,8 @@ async fn a_reader_that_stops_stops_the_origin() {
     let bench = Bench::new(address).await;
     let (response, _) = bench.send(bench.request("GET", b"/"), true).await;
     let mut response = response.await.unwrap();
-    // Until the origin gets no further.
-    let mut before = usize::MAX;
-    while before != SENT.load(Relaxed) {
-        before = SENT.load(Relaxed);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    testing::standstill().await;
+    let before = SENT.load(Relaxed);
     let held = STREAM_WINDOW as usize + 2 * SEND_BUFFER + 512 * 1024;
     assert!(before < held, "the origin could send {before} bytes");
     assert_eq!(read_all(response.body_mut()).await.unwrap().len(), SIZE);

@@ -1,5 +1,5 @@
 use proxyplane_record::{Flags, error_code};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
 
@@ -55,15 +55,21 @@ async fn a_clients_reset_before_the_answer_reaches_the_origin() {
 
 #[tokio::test]
 async fn an_origins_reset_reaches_the_client_with_its_code() {
-    let address = answering(|request, mut respond| async move {
-        if request.extensions().get::<RawTarget>().unwrap().path == "/early" {
-            return respond.send_reset(Reason::HTTP_1_1_REQUIRED);
+    let has_reset = Arc::new(Notify::new());
+    let reset = Arc::clone(&has_reset);
+    let address = answering(move |request, mut respond| {
+        let reset = Arc::clone(&reset);
+        async move {
+            if request.extensions().get::<RawTarget>().unwrap().path == "/early" {
+                return respond.send_reset(Reason::HTTP_1_1_REQUIRED);
+            }
+            let mut stream = respond.send_response(ok(), false).unwrap();
+            stream.send_data(vec![b'x'; 300_000].into(), false).unwrap();
+            // A reset takes what was not sent yet with it.
+            testing::standstill().await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            reset.notify_one();
         }
-        let mut stream = respond.send_response(ok(), false).unwrap();
-        stream.send_data(vec![b'x'; 300_000].into(), false).unwrap();
-        // The client reads slowly at first: it is to get everything that came before the reset.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        stream.send_reset(Reason::INTERNAL_ERROR);
     })
     .await;
     let bench = Bench::new(address).await;
@@ -73,7 +79,9 @@ async fn an_origins_reset_reaches_the_client_with_its_code() {
     );
     let (response, _) = bench.send(bench.request("GET", b"/late"), true).await;
     let mut response = response.await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The client reads late: it is to get everything that came before the reset.
+    has_reset.notified().await;
+    testing::standstill().await;
     let mut read = 0;
     let end = loop {
         match response.body_mut().data().await.unwrap() {
@@ -122,7 +130,11 @@ async fn an_origin_that_goes_away_is_told_by_502_before_the_answer_and_by_a_rese
             stream.send_data(Bytes::from_static(b"begin"), false).unwrap();
             stream
         });
-        let _ = tokio::time::timeout(Duration::from_millis(50), connection.accept()).await;
+        // What it has said so far goes out.
+        tokio::select! {
+            _ = connection.accept() => {}
+            () = testing::standstill() => {}
+        }
     })
     .await;
     let bench = Bench::new(address).await;
