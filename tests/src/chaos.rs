@@ -29,7 +29,7 @@ pub struct Plan {
     pub faults: usize,
     /// They are chosen from these.
     pub kinds: Vec<Fault>,
-    /// Between the end of one fault and the next, at least and at most.
+    /// Between the end of one fault and the next: at least this, and at most so much more.
     pub pause: (Duration, Duration),
     /// Requests a second, of all clients.
     pub rate: u32,
@@ -52,10 +52,10 @@ impl Plan {
         let clients = Clients::start(self.clients, self.rate, &address, &origin);
         let mut dice = Dice::new(self.seed);
         let mut faults = Faults::new(&id);
-        let (least, most) = self.pause;
+        let (least, more) = self.pause;
         for _ in 0..self.faults {
-            let range = u64::try_from((most - least).as_millis()).unwrap_or_default();
-            std::thread::sleep(least + Duration::from_millis(dice.below(range + 1)));
+            let more = dice.below(u64::try_from(more.as_millis()).unwrap_or_default() + 1);
+            std::thread::sleep(least + Duration::from_millis(more));
             let fault = *dice.of(&self.kinds);
             faults.strike(fault, &mut world, &mut dice);
         }
@@ -64,20 +64,20 @@ impl Plan {
         let ended = Instant::now();
         let restarts = faults.settle(&mut world);
         let expected = asked.iter().filter(|asked| asked.outcome == Outcome::Complete).count();
-        let mut last = (0, Instant::now());
+        let mut newest = (0, Instant::now());
         // Until everything is there, or nothing has come for a while.
         let rows = eventually_within(LONG_ENOUGH * 10, "ingest has come to its end", || {
             let rows = rows::read(&world, &id);
-            if rows.len() != last.0 {
-                last = (rows.len(), Instant::now());
+            if rows.len() != newest.0 {
+                newest = (rows.len(), Instant::now());
             }
-            let settled = last.1.elapsed() > LONG_ENOUGH / 3;
+            let settled = newest.1.elapsed() > LONG_ENOUGH / 3;
             (rows.len() >= expected || settled).then_some(rows)
         });
         Verdict::new(
             self.seed,
             &asked,
-            faults.into_struck(),
+            &faults.into_struck(),
             &rows,
             ended.elapsed(),
             &restarts,

@@ -42,7 +42,7 @@ impl Verdict {
     pub(super) fn new(
         seed: u64,
         asked: &[Asked],
-        struck: Vec<Struck>,
+        struck: &[Struck],
         rows: &HashMap<String, u32>,
         caught_up: Duration,
         restarts: &str,
