@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt fmt-check clippy sqlx sqlx-check doc deny bench ci
+.PHONY: help run test lint fmt fmt-check clippy sqlx sqlx-check doc deny bench chaos ci
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,5 +53,10 @@ bench: ## Measure beside other proxies on this machine.
 	$(CARGO) build --release --locked
 	CARGO_TARGET_DIR= $(CARGO) build --release --manifest-path bench/peers/hudsucker/Cargo.toml
 	MITMDUMP=$(abspath target/bench-venv/bin/mitmdump) target/bench-venv/bin/python bench/run.py $(ARGS)
+
+chaos: ## Kill, freeze and change things under load; compare what clients saw with what is stored (ARGS="--seed N").
+	@scripts/setup test
+	$(CARGO) build --release --locked
+	$(CARGO) run --release --locked -p proxyplane-tests --bin chaos -- $(ARGS)
 
 ci: lint test ## What CI runs.

@@ -4,6 +4,7 @@
 
 mod api;
 mod bodies;
+mod chaos;
 mod command_line;
 mod drain;
 mod exchanges;

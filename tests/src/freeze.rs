@@ -19,6 +19,17 @@ impl Frozen {
     pub fn tree(process: i32) -> Self {
         let mut processes = children(process);
         processes.push(process);
+        Self::all(processes)
+    }
+
+    /// The same for a process without its children.
+    #[track_caller]
+    pub fn alone(process: i32) -> Self {
+        Self::all(vec![process])
+    }
+
+    #[track_caller]
+    fn all(processes: Vec<i32>) -> Self {
         // Children first: a postmaster would notice that one has stopped.
         for &process in &processes {
             signal(process, Signal::SIGSTOP);

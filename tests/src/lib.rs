@@ -14,8 +14,10 @@
 
 mod api;
 mod certificates;
+pub mod chaos;
 mod ctl;
 mod curl;
+mod dice;
 mod follow;
 mod freeze;
 mod load;
@@ -35,6 +37,7 @@ pub use api::{Api, Authorized, blamed, metadata, reason};
 pub use certificates::{Authority, Leaf};
 pub use ctl::Ran;
 pub use curl::{Curl, Response};
+pub use dice::Dice;
 pub use follow::Follow;
 pub use freeze::{Frozen, kill_tree};
 pub use load::Load;

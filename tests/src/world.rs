@@ -246,15 +246,14 @@ pub(crate) fn new_directory(name: &str) -> PathBuf {
     directory
 }
 
-/// A program of this build: beside the test's own executable.
+/// A program of this build: where the test's own executable is, or beside the directory `deps` that it is in.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("tests lie in deps/");
-    let program = profile.join(name);
-    assert!(
-        program.exists(),
-        "{} is missing; `cargo build --workspace` (or `make test`) builds it",
-        program.display()
-    );
-    program
+    let mut places = test.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    places.find(|program| program.is_file()).unwrap_or_else(|| {
+        panic!(
+            "{name} is missing beside {}; `cargo build --workspace` (or `make test`) builds it",
+            test.display()
+        )
+    })
 }
