@@ -6,6 +6,7 @@ mod api;
 mod bodies;
 mod command_line;
 mod drain;
+mod events;
 mod exchanges;
 mod framing;
 mod history;

@@ -75,9 +75,10 @@ impl Events {
     /// A worker refused a configuration; it keeps the one it has.
     pub fn config_rejected(&self, proxy: Subject, revision: i64, violations: &[Violation]) {
         let why: Vec<String> = violations.iter().map(ToString::to_string).collect();
-        let what = "the worker refused a configuration";
-        let event = NewEvent::new(Severity::Warning, Kind::ConfigRejected, "link", proxy, what);
-        self.raise(event.because(&why.join("; ")).with("revision", &revision));
+        // With the reasons in it: two changes that are refused for other reasons are not equal.
+        let what = format!("the worker refused a configuration: {}", why.join("; "));
+        let event = NewEvent::new(Severity::Warning, Kind::ConfigRejected, "link", proxy, &what);
+        self.raise(event.with("revision", &revision));
     }
 
     /// A worker's spool is more than 80 % full. Sizes are in bytes.
