@@ -35,6 +35,8 @@ use crate::{
 
 /// For records to be committed after the last worker is gone; a database that is away longer loses them.
 const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// For the last events to be stored; a database that is away longer loses them.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For open calls to end after everything else has.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// For blocking calls to end after everything else has.
@@ -86,7 +88,7 @@ async fn serve(
             Err(error)
         }
     };
-    log.finish().await;
+    log.finish(EVENTS_TIMEOUT).await;
     database.stop().await;
     info!("stopped");
     result

@@ -1,7 +1,7 @@
 //! The event log: what happened to the installation and its proxies, stored, and told to who watches.
 //!
 //! Parts of the control plane raise events through [`Events`], a method per [`Kind`]; log lines at warning or error
-//! become events by themselves ([`layer`]). Raising never waits: a bounded queue leads to one task, which makes equal
+//! become events by themselves (`layer.rs`). Raising never waits: a bounded queue leads to one task, which makes equal
 //! events that follow each other closely into one, gives out ids, tells watchers and stores. While the database is away
 //! it keeps the newest and stores them afterwards. What had to be dropped is counted, and the count is an event too.
 

@@ -76,7 +76,7 @@ async fn what_is_raised_is_told_and_stored_with_all_that_is_known() {
     };
     events.worker_crashed(proxy, 7, "worker 7 died: signal 9 (SIGKILL)", "signal 9 (SIGKILL)");
     let told = next(&mut watch).await;
-    log.finish().await;
+    log.finish(PATIENCE).await;
     assert_eq!(stored(&db).await, [(*told).clone()]);
     assert_eq!(
         (told.kind.as_str(), told.severity),
@@ -104,7 +104,7 @@ async fn a_watch_resumes_after_any_event_also_one_that_is_read_back_from_the_dat
     }
     assert!(ids.is_sorted());
     let feed = log.feed();
-    log.finish().await;
+    log.finish(PATIENCE).await;
     for from in [0, 100, 2_500, 2_998] {
         let mut resumed = feed.subscribe(EventFilter::default(), Some(ids[from]));
         let mut seen = Vec::new();
@@ -125,7 +125,7 @@ async fn filters_choose_what_is_listed_and_what_is_watched() {
         events.breaker_opened(Subject::proxy(id, None), "it died");
     }
     let feed = log.feed();
-    log.finish().await;
+    log.finish(PATIENCE).await;
     let any = EventFilter::default();
     for (filter, expected) in [
         (any.clone(), 4),
@@ -187,7 +187,7 @@ async fn the_newest_are_kept_and_the_old_are_pruned() {
     for number in 0..10 {
         events.raise(event(&number.to_string()));
     }
-    log.finish().await;
+    log.finish(PATIENCE).await;
     let before = stored(&db).await;
     assert_eq!(table::prune(&db, before[2].at, 100).await.unwrap(), 2);
     assert_eq!(table::prune(&db, before[0].at, 3).await.unwrap(), 5);

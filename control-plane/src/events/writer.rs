@@ -38,8 +38,6 @@ const LOST: Duration = Duration::from_mins(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 /// doubled up to this.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// For the last events to be stored at the end.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Proxies whose names are remembered for events that only have an id.
 const NAMES: usize = 4_096;
 
@@ -100,11 +98,18 @@ impl EventLog {
         self.feed.clone()
     }
 
-    /// Stores what was raised so far, if the database takes it now, and ends. What is raised later is only logged.
-    pub async fn finish(self) {
+    /// Stores what was raised so far, if the database takes it within `patience`, and ends. What is raised later is only
+    /// logged.
+    pub async fn finish(self, patience: Duration) {
         self.stop.cancel();
-        if let Err(failure) = self.task.await {
-            error!(target: TARGET, %failure, "the event log ended early");
+        let mut task = self.task;
+        match timeout(patience, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => error!(target: TARGET, %failure, "the event log ended early"),
+            Err(_) => {
+                task.abort();
+                warn!(target: TARGET, "the database did not take the last events; they are lost");
+            }
         }
     }
 }
@@ -280,20 +285,18 @@ impl Task {
         for repeat in self.repeats.finish() {
             self.tell(repeat.latest, repeat.count);
         }
-        let last = async {
-            loop {
-                if let Some(done) = over(&mut writing).await {
-                    self.written(done);
-                }
-                if self.backlog.is_empty() || self.away.is_some() {
-                    return;
-                }
-                writing = Some(self.write());
+        loop {
+            if let Some(done) = over(&mut writing).await {
+                self.written(done);
             }
-        };
-        let in_time = timeout(FINISH_TIMEOUT, last).await;
-        if in_time.is_err() || !self.backlog.is_empty() {
-            warn!(target: TARGET, count = self.backlog.len(), "the last events were not stored");
+            if self.backlog.is_empty() || self.away.is_some() {
+                break;
+            }
+            writing = Some(self.write());
+        }
+        if !self.backlog.is_empty() {
+            let count = self.backlog.len();
+            warn!(target: TARGET, count, "the database does not take the last events; they are lost");
         }
     }
 }

@@ -22,7 +22,7 @@ async fn while_the_database_hangs_watchers_are_told_and_the_newest_are_stored_af
     }
     lock.rollback().await.unwrap();
     let dropped = next(&mut watch).await;
-    log.finish().await;
+    log.finish(PATIENCE).await;
     assert_eq!(
         (dropped.kind.as_str(), dropped.details["count"].as_str()),
         ("events_dropped", "500")
@@ -38,7 +38,9 @@ async fn an_end_without_a_database_is_soon() {
     let (events, writer) = channel();
     let log = writer.start(db);
     events.raise(event("lost"));
-    tokio::time::timeout(PATIENCE, log.finish()).await.unwrap();
+    tokio::time::timeout(PATIENCE, log.finish(Duration::from_millis(50)))
+        .await
+        .unwrap();
     events.raise(event("nobody takes it"));
 }
 
@@ -60,6 +62,6 @@ async fn an_event_that_the_database_refuses_does_not_hold_up_the_others() {
         None,
     );
     assert_eq!(next(&mut watch).await.details["count"], "1");
-    log.finish().await;
+    log.finish(PATIENCE).await;
     assert_eq!(stored(&db).await.len(), 20, "19 and the one that says so");
 }

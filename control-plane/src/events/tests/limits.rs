@@ -97,7 +97,7 @@ async fn what_overflows_is_counted_and_becomes_one_event() {
     for number in 0..QUEUE + 300 {
         events.raise(event(&number.to_string()));
     }
-    writer.start(db.clone()).finish().await;
+    writer.start(db.clone()).finish(PATIENCE).await;
     let rows = stored(&db).await;
     let dropped: Vec<_> = rows.iter().filter(|row| row.kind == "events_dropped").collect();
     assert_eq!(dropped.len(), 1, "{dropped:?}");
@@ -110,7 +110,7 @@ async fn repeats_are_stored_with_their_number() {
     for _ in 0..500 {
         events.raise(event("again"));
     }
-    log.finish().await;
+    log.finish(PATIENCE).await;
     let rows = stored(&db).await;
     assert_eq!(
         rows.iter().map(|row| row.occurrences).collect::<Vec<_>>(),
@@ -127,9 +127,9 @@ async fn text_is_cut_and_shown_as_a_terminal_may_see_it() {
         name: "w/\u{1b}[31mp\u{202e}".into(),
         workspace_id: None,
     };
-    let long = "ä".repeat(5_000);
-    events.worker_crashed(proxy, 1, &format!("a\0b\x07{long}"), &long);
-    log.finish().await;
+    let lengthy = "ä".repeat(5_000);
+    events.worker_crashed(proxy, 1, &format!("a\0b\x07{lengthy}"), &lengthy);
+    log.finish(PATIENCE).await;
     let row = stored(&db).await.remove(0);
     assert_eq!(row.subject_name, r"w/\x1b[31mp\xe2\x80\xae");
     assert!(row.message.starts_with(r"a\x00b\x07ä"), "{}", row.message);

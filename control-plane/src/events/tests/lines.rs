@@ -12,7 +12,7 @@ async fn events_of(log: impl FnOnce()) -> Vec<EventRow> {
     let db = testing::database().await;
     let (events, writer) = channel();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer(events)), log);
-    writer.start(db.clone()).finish().await;
+    writer.start(db.clone()).finish(PATIENCE).await;
     stored(&db).await
 }
 
