@@ -4,11 +4,12 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "proxyplane/v1/workspace.proto",
     "proxyplane/v1/proxy.proto",
     "proxyplane/v1/traffic.proto",
     "proxyplane/v1/system.proto",
+    "proxyplane/v1/event.proto",
     "proxyplane/worker/v1/link.proto",
 ];
 

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::{
-    commands::{ca, completions, proxy, system, traffic, websocket, workspace},
+    commands::{ca, completions, event, proxy, system, traffic, websocket, workspace},
     completion,
 };
 
@@ -74,6 +74,9 @@ pub(crate) enum Noun {
     /// WebSocket connections and their messages.
     #[command(subcommand)]
     Websocket(websocket::Verb),
+    /// What happened: crashes, rejected configurations, stalls; history and live view.
+    #[command(subcommand)]
+    Event(event::Verb),
     /// The CA that signs for intercepted hosts.
     #[command(subcommand)]
     Ca(ca::Verb),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use proxyplane_proto::v1::{
-    proxy_lifecycle_service_client::ProxyLifecycleServiceClient, system_service_client::SystemServiceClient,
-    traffic_service_client::TrafficServiceClient, workspace_service_client::WorkspaceServiceClient,
+    event_service_client::EventServiceClient, proxy_lifecycle_service_client::ProxyLifecycleServiceClient,
+    system_service_client::SystemServiceClient, traffic_service_client::TrafficServiceClient,
+    workspace_service_client::WorkspaceServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -91,6 +92,10 @@ impl Client {
 
     pub(crate) fn traffic(&self) -> TrafficServiceClient<Service> {
         TrafficServiceClient::new(self.service()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn events(&self) -> EventServiceClient<Service> {
+        EventServiceClient::new(self.service()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn system(&self) -> SystemServiceClient<Service> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod ca;
 pub(crate) mod completions;
+pub(crate) mod event;
 pub(crate) mod proxy;
 pub(crate) mod system;
 pub(crate) mod traffic;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Error> {
         Noun::Proxy(verb) => proxy::run(&context, verb).await,
         Noun::Traffic(verb) => traffic::run(&context, verb).await,
         Noun::Websocket(verb) => websocket::run(&context, verb).await,
+        Noun::Event(verb) => event::run(&context, verb).await,
         Noun::Ca(verb) => ca::run(&context, verb).await,
         Noun::System(verb) => system::run(&context, verb).await,
         Noun::Completions(_) => Ok(()),

@@ -1,6 +1,7 @@
 //! What the API's messages look like as JSON and in tables. Names of fields are a contract: scripts read them.
 
 mod detail;
+mod event;
 mod exchange;
 mod head;
 mod proxy;
@@ -8,6 +9,7 @@ mod websocket;
 mod workspace;
 
 pub(crate) use detail::Detail;
+pub(crate) use event::Event;
 pub(crate) use exchange::Exchange;
 pub(crate) use proxy::Proxy;
 pub(crate) use websocket::{Connection, Message};

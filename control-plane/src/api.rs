@@ -7,6 +7,7 @@ mod bodies;
 mod convert;
 mod deadline;
 mod decode;
+mod events;
 mod front;
 mod grpc_health;
 mod http;
@@ -26,8 +27,9 @@ pub use auth::Token;
 use proxyplane_proto::{
     PUBLIC_DESCRIPTORS,
     v1::{
-        proxy_lifecycle_service_server::ProxyLifecycleServiceServer, system_service_server::SystemServiceServer,
-        traffic_service_server::TrafficServiceServer, workspace_service_server::WorkspaceServiceServer,
+        event_service_server::EventServiceServer, proxy_lifecycle_service_server::ProxyLifecycleServiceServer,
+        system_service_server::SystemServiceServer, traffic_service_server::TrafficServiceServer,
+        workspace_service_server::WorkspaceServiceServer,
     },
 };
 use tokio::net::TcpListener;
@@ -35,7 +37,8 @@ use tonic::service::Routes;
 use tonic_reflection::server::Builder as Reflection;
 
 use crate::{
-    config::WebOrigin, health::Health, lifecycle::Lifecycle, live::Hub, pki::Pki, services::Services, store::Db,
+    config::WebOrigin, events::Feed, health::Health, lifecycle::Lifecycle, live::Hub, pki::Pki, services::Services,
+    store::Db,
 };
 
 /// What the API is served from.
@@ -45,6 +48,8 @@ pub struct Api {
     pub db: Db,
     /// For what happens.
     pub hub: Hub,
+    /// For the event log.
+    pub feed: Feed,
     /// Workspaces and ProxyServices.
     pub services: Services,
     /// The installation's CA.
@@ -75,6 +80,7 @@ impl Api {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let health = grpc_health::serve(self.health.clone(), lifecycle).await;
+        let events = events::EventLog::new(self.db.clone(), self.feed, streams.clone());
         let proxies = proxies::Proxies::new(self.services.clone(), streams.clone());
         Ok(
             Routes::new(WorkspaceServiceServer::new(workspaces::Workspaces::new(self.services)))
@@ -82,6 +88,7 @@ impl Api {
                 .add_service(TrafficServiceServer::new(traffic::Traffic::new(
                     self.db, self.hub, streams,
                 )))
+                .add_service(EventServiceServer::new(events))
                 .add_service(SystemServiceServer::new(system::System::new(self.health, self.pki)))
                 .add_service(reflection().build_v1().map_err(std::io::Error::other)?)
                 .add_service(reflection().build_v1alpha().map_err(std::io::Error::other)?)

@@ -1,7 +1,7 @@
 //! Wires the parts together, starts them in order and stops them in the other.
 //!
-//! Start: data directory, address, database, lease, ingest, worker link, supervisor, API, proxies. Stop: the API ends
-//! its streams, workers drain, ingest commits what they sent, Postgres stops.
+//! Start: data directory, address, database, event log, lease, ingest, worker link, supervisor, API, proxies. Stop: the API ends
+//! its streams, workers drain, ingest commits what they sent, the last events are stored, Postgres stops.
 
 mod database;
 mod error;
@@ -22,6 +22,7 @@ use crate::{
     bootstrap, client,
     config::{Config, Environment},
     data_dir::DataDir,
+    events::{EventLog, Writer},
     health::Health,
     ingest::{Ingest, IngestHandle},
     lifecycle::{Lifecycle, Signals},
@@ -34,13 +35,15 @@ use crate::{
 
 /// For records to be committed after the last worker is gone; a database that is away longer loses them.
 const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// For the last events to be stored; a database that is away longer loses them.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For open calls to end after everything else has.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// For blocking calls to end after everything else has.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the control plane until it is told to stop.
-pub fn run(config: Config, environment: &Environment) -> Result<(), StartError> {
+pub fn run(config: Config, environment: &Environment, writer: Writer) -> Result<(), StartError> {
     // One provider for everything that speaks TLS; already installed only in tests.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = DataDir::open(&config.data_dir)?;
@@ -49,7 +52,7 @@ pub fn run(config: Config, environment: &Environment) -> Result<(), StartError> 
         .enable_all()
         .build()
         .map_err(StartError::of("runtime"))?;
-    let done = runtime.block_on(serve(config, environment, data, listener));
+    let done = runtime.block_on(serve(config, environment, data, listener, writer));
     // A blocking call that hangs, such as a name look-up, must not keep the process.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     done
@@ -60,13 +63,15 @@ async fn serve(
     environment: &Environment,
     data: DataDir,
     listener: std::net::TcpListener,
+    writer: Writer,
 ) -> Result<(), StartError> {
     let process = Lifecycle::new();
     let signals = Signals::install().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
     let database = Database::start(&config, &data).await?;
+    let log = writer.start(database.pool().clone());
     let ingesting = Lifecycle::new();
-    let result = match Running::start(&config, &data, &database, listener, &process, &ingesting).await {
+    let result = match Running::start(&config, &data, &database, &log, listener, &process, &ingesting).await {
         Ok(running) => {
             process
                 .soft()
@@ -83,6 +88,7 @@ async fn serve(
             Err(error)
         }
     };
+    log.finish(EVENTS_TIMEOUT).await;
     database.stop().await;
     info!("stopped");
     result
@@ -106,11 +112,12 @@ impl Running {
         config: &Config,
         data: &DataDir,
         database: &Database,
+        log: &EventLog,
         listener: std::net::TcpListener,
         process: &Lifecycle,
         ingesting: &Lifecycle,
     ) -> Result<Self, StartError> {
-        let db = database.pool().clone();
+        let (db, events) = (database.pool().clone(), log.events());
         let lease = Lease::acquire(&db, data, process).await?;
         let pki = Arc::new(Pki::load_or_create(&data.secrets()).map_err(StartError::of("certificate authority"))?);
         export(&data.ca_certificate(), pki.root_pem()).map_err(StartError::of("CA certificate"))?;
@@ -119,8 +126,9 @@ impl Running {
         let address = listener.local_addr().map_err(StartError::of("API address"))?;
 
         let hub = Hub::new(db.clone());
-        let ingest = Ingest::start(db.clone(), hub.clone(), Some(lease.boot()), ingesting);
-        let link = Link::new(pki.clone(), ingest.clone(), hub.clone());
+        let ingest = Ingest::start(db.clone(), hub.clone(), events.clone(), Some(lease.boot()), ingesting);
+        ingesting.spawn(events.clone().follow_ingest(ingest.health()));
+        let link = Link::new(pki.clone(), ingest.clone(), hub.clone(), events.clone());
         let unlink = CancellationToken::new();
         let link_socket = data.run().join("link.sock");
         serve_link(&link, &link_socket, &unlink, process)?;
@@ -131,6 +139,7 @@ impl Running {
             link_socket,
             control_addresses: vec![address],
             drain_timeout: config.shutdown_timeout,
+            events,
         };
         let supervisor = Supervisor::open(options, db.clone(), link, ingest.clone(), process.tracker().clone());
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
@@ -140,6 +149,7 @@ impl Running {
         let api = Api {
             db,
             hub,
+            feed: log.feed(),
             services: services.clone(),
             pki: pki.clone(),
             health: health.clone(),

@@ -13,7 +13,7 @@ use proxyplane_spec::{Epoch, ServiceId, WorkspaceId};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::{lifecycle::Lifecycle, live::Hub, store::Db};
+use crate::{events::Events, lifecycle::Lifecycle, live::Hub, store::Db};
 
 mod batch;
 mod committer;
@@ -79,7 +79,7 @@ impl Ingest {
     /// checks it. Without one, nothing is checked.
     ///
     /// It ends by [`IngestHandle::shutdown`], or at the hard token: not at the soft one, as workers drain after that.
-    pub fn start(db: Db, hub: Hub, lease: Option<Uuid>, lifecycle: &Lifecycle) -> IngestHandle {
+    pub fn start(db: Db, hub: Hub, events: Events, lease: Option<Uuid>, lifecycle: &Lifecycle) -> IngestHandle {
         let queue = Arc::new(Queue::default());
         let health = watch::Sender::new(Health::Ready);
         let handle = IngestHandle {
@@ -89,7 +89,7 @@ impl Ingest {
         };
         let soft = lifecycle.soft().clone();
         lifecycle.spawn(soft.run_until_cancelled_owned(keeper::keep(db.clone())));
-        let committer = Committer::new(db, hub, queue, health, lease);
+        let committer = Committer::new(db, hub, events, queue, health, lease);
         let hard = lifecycle.hard().clone();
         lifecycle.spawn(hard.run_until_cancelled_owned(committer.run()));
         handle

@@ -9,6 +9,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod events;
 pub mod health;
 pub mod ingest;
 pub mod lifecycle;

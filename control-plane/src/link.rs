@@ -27,7 +27,7 @@ use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ingest::IngestHandle, live::Hub, pki::Pki};
+use crate::{events::Events, ingest::IngestHandle, live::Hub, pki::Pki};
 
 /// What a worker may have under way towards us before we read it: a window of records and one batch more.
 const STREAM_WINDOW: u32 = 9 * 1024 * 1024;
@@ -46,17 +46,19 @@ struct Shared {
     pki: Arc<Pki>,
     ingest: IngestHandle,
     hub: Hub,
+    events: Events,
     expected: Mutex<HashMap<Epoch, Arc<Instance>>>,
 }
 
 impl Link {
     /// A link that nobody is expected on yet.
-    pub fn new(pki: Arc<Pki>, ingest: IngestHandle, hub: Hub) -> Self {
+    pub fn new(pki: Arc<Pki>, ingest: IngestHandle, hub: Hub, events: Events) -> Self {
         Self {
             shared: Arc::new(Shared {
                 pki,
                 ingest,
                 hub,
+                events,
                 expected: Mutex::default(),
             }),
         }

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use proxyplane::{
     app,
     config::{Arguments, Command, Config, Environment, LogFormat, ServeArguments},
-    telemetry,
+    events, telemetry,
 };
 
 /// `EX_USAGE` of sysexits.h: the command line or a setting is wrong.
@@ -50,8 +50,9 @@ fn serve(flags: &ServeArguments) -> ExitCode {
         };
     }
     let format = loaded.config.log_format;
-    telemetry::install(format, loaded.config.log_level);
-    match app::run(loaded.config, &environment) {
+    let (events, writer) = events::channel();
+    telemetry::install(format, loaded.config.log_level, events);
+    match app::run(loaded.config, &environment, writer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match format {

@@ -6,6 +6,7 @@
 pub mod body_chunks;
 pub mod display;
 pub mod error;
+pub mod events;
 pub mod exchanges;
 pub mod heads;
 pub mod ingest;

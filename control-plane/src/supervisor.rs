@@ -46,6 +46,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
+    events::Events,
     ingest::IngestHandle,
     link::Link,
     store::{
@@ -77,6 +78,8 @@ pub struct Options {
     pub control_addresses: Vec<SocketAddr>,
     /// How long a drain lasts unless a call says otherwise.
     pub drain_timeout: Duration,
+    /// Where it raises what happens to workers.
+    pub events: Events,
 }
 
 /// Handle on the supervisor. Cloning shares it.

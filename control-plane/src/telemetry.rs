@@ -1,28 +1,43 @@
 //! Log lines: text or JSON on standard error, in UTC.
 //!
 //! Every line that is written while a request is served carries that request's id: `api/server.rs` opens a span
-//! for each, and spans are written with the line.
+//! for each, and spans are written with the line. What is logged at warning or error becomes an event as well, at
+//! whatever level lines are written.
 
 use std::io;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::{LogFormat, LogLevel};
+use crate::{
+    config::{LogFormat, LogLevel},
+    events::{self, Events},
+};
 
-/// Installs the writer of log lines for the process.
-pub fn install(format: LogFormat, level: LogLevel) {
+/// Installs the writer of log lines for the process, and has warnings and errors raised as events.
+pub fn install(format: LogFormat, level: LogLevel, events: Events) {
     let detailed = matches!(level, LogLevel::Debug | LogLevel::Trace);
     let layer = fmt::layer()
         .with_writer(io::stderr)
         .with_file(detailed)
         .with_line_number(detailed);
-    let registry = tracing_subscriber::registry().with(filter(level));
+    let registry = tracing_subscriber::registry().with(events::layer(events));
     let installed = match format {
         LogFormat::Json => registry
-            .with(layer.json().flatten_event(true).with_current_span(false))
+            .with(
+                layer
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_filter(filter(level)),
+            )
             .try_init(),
         LogFormat::Text => registry
-            .with(layer.with_target(detailed).with_ansi(use_colour()))
+            .with(
+                layer
+                    .with_target(detailed)
+                    .with_ansi(use_colour())
+                    .with_filter(filter(level)),
+            )
             .try_init(),
     };
     if installed.is_err() {

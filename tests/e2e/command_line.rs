@@ -49,7 +49,12 @@ fn unknown_ids_are_exit_code_4() {
 #[test]
 fn an_empty_list_is_an_empty_list() {
     let workspace = World::shared().workspace();
-    for command in [["proxy", "list"], ["traffic", "list"], ["websocket", "list"]] {
+    for command in [
+        ["proxy", "list"],
+        ["traffic", "list"],
+        ["websocket", "list"],
+        ["event", "list"],
+    ] {
         let run = |format| workspace.proxyctl(["-o", format, command[0], command[1]]).ok().text();
         assert_eq!(
             (run("json").as_str(), run("jsonl").as_str(), run("table").as_str()),

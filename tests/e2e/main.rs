@@ -7,6 +7,7 @@ mod bodies;
 mod chaos;
 mod command_line;
 mod drain;
+mod events;
 mod exchanges;
 mod framing;
 mod history;

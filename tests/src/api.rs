@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use proxyplane_proto::v1::{
-    proxy_lifecycle_service_client::ProxyLifecycleServiceClient, system_service_client::SystemServiceClient,
-    traffic_service_client::TrafficServiceClient, workspace_service_client::WorkspaceServiceClient,
+    event_service_client::EventServiceClient, proxy_lifecycle_service_client::ProxyLifecycleServiceClient,
+    system_service_client::SystemServiceClient, traffic_service_client::TrafficServiceClient,
+    workspace_service_client::WorkspaceServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -77,6 +78,11 @@ impl Api {
     /// What was captured.
     pub fn traffic(&self) -> TrafficServiceClient<Authorized> {
         TrafficServiceClient::new(self.authorized())
+    }
+
+    /// What happened.
+    pub fn events(&self) -> EventServiceClient<Authorized> {
+        EventServiceClient::new(self.authorized())
     }
 
     /// The server itself.

@@ -1,5 +1,6 @@
 //! Between the wire and the domain: ids, times, pages and enums are parsed here, once, and encoded here.
 
+pub(super) mod events;
 pub(super) mod proxies;
 pub(super) mod traffic;
 pub(super) mod workspaces;

@@ -9,7 +9,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     clock,
+    events::Events,
     live::Hub,
     store::{
         self, Db,
@@ -40,6 +41,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Committer {
     db: Db,
     hub: Hub,
+    events: Events,
     queue: Arc<Queue>,
     health: watch::Sender<Health>,
     lease: Option<Uuid>,
@@ -60,11 +62,19 @@ struct Part {
 }
 
 impl Committer {
-    pub(super) fn new(db: Db, hub: Hub, queue: Arc<Queue>, health: watch::Sender<Health>, lease: Option<Uuid>) -> Self {
+    pub(super) fn new(
+        db: Db,
+        hub: Hub,
+        events: Events,
+        queue: Arc<Queue>,
+        health: watch::Sender<Health>,
+        lease: Option<Uuid>,
+    ) -> Self {
         let (batch, days) = (Batch::new(), HashSet::new());
         Self {
             db,
             hub,
+            events,
             queue,
             health,
             lease,
@@ -182,7 +192,7 @@ impl Committer {
         }
         for (index, why) in &self.batch.refused {
             let why = part.refused.as_deref().unwrap_or(why);
-            keep_reject(&mut transaction, &part.items[*index], why).await?;
+            keep_reject(&mut transaction, &part.items[*index], why, &self.events).await?;
         }
         transaction.commit().await?;
         Ok(())
@@ -295,7 +305,7 @@ impl Committer {
             news
         });
         if news {
-            warn!(?failure, "ingest waits");
+            debug!(?failure, "ingest waits");
         }
         sleep(self.backoff).await;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
@@ -335,14 +345,14 @@ async fn make_days(db: &mut PgConnection, batch: &Batch, known: &mut HashSet<Day
     Ok(())
 }
 
-async fn keep_reject(db: &mut PgConnection, item: &Item, reason: &str) -> Result<(), Failure> {
+async fn keep_reject(db: &mut PgConnection, item: &Item, reason: &str, events: &Events) -> Result<(), Failure> {
     let Source {
         epoch,
         service_id,
         workspace_id,
     } = item.source;
     let seq = item.frame.seq;
-    error!(%epoch, seq, %service_id, reason, "a record was refused; its bytes are in ingest_rejects");
+    events.row_rejected(item.source, seq, reason);
     let payload = &item.frame.payload;
     ingest::insert_reject(
         db,
@@ -368,7 +378,7 @@ async fn watched<T>(
     if let Ok(done) = timeout(SLOW, &mut work).await {
         return done;
     }
-    warn!("the database does not answer");
+    debug!("the database does not answer");
     health.send_replace(Health::Stalled("it does not answer".to_owned()));
     let done = timeout(LOST, work).await;
     done.unwrap_or_else(|_| Err(Failure::Again("it did not answer for too long".to_owned())))

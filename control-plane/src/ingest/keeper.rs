@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::{
     clock,
     store::{
-        self, Db, StoreError,
+        self, Db, StoreError, events,
         partitions::{self, Day},
     },
 };
@@ -44,5 +44,6 @@ async fn round(db: &Db) -> Result<(), StoreError> {
         partitions::ensure(&mut transaction, today.plus(offset)).await?;
         transaction.commit().await?;
     }
+    events::prune(db, clock::now() - events::KEPT_FOR, events::KEPT).await?;
     store::ingest::forget_cursors(db).await
 }

@@ -60,7 +60,7 @@ impl World {
         transaction.commit().await.unwrap();
         let hub = Hub::new(db.clone());
         let lifecycle = Lifecycle::new();
-        let ingest = Ingest::start(db.clone(), hub.clone(), None, &lifecycle);
+        let ingest = Ingest::start(db.clone(), hub.clone(), crate::events::channel().0, None, &lifecycle);
         let source = Source {
             epoch: Epoch::new(),
             service_id: service.id,

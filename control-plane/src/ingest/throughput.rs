@@ -32,7 +32,13 @@ fn pace() -> f64 {
 async fn ingest_of_100k_exchanges_with_1_kib_bodies() {
     let db = testing::database().await;
     let lifecycle = Lifecycle::new();
-    let ingest = Ingest::start(db.clone(), Hub::new(db.clone()), None, &lifecycle);
+    let ingest = Ingest::start(
+        db.clone(),
+        Hub::new(db.clone()),
+        crate::events::channel().0,
+        None,
+        &lifecycle,
+    );
     let source = Source {
         epoch: Epoch::new(),
         service_id: ServiceId::new(),

@@ -19,7 +19,7 @@ use super::{
     Link,
     instance::{ChangeError, FromWorker, Instance, SESSION_QUEUE, Session, Step},
 };
-use crate::ingest::Source;
+use crate::{events::Subject, ingest::Source};
 
 /// Welcomes the worker and reads its session in a task of its own.
 pub(super) fn open(
@@ -96,7 +96,16 @@ impl Reader {
             FromWorkerMessage::Rejected(rejected) => {
                 let violations = rejected.violations.into_iter();
                 let violations: Vec<_> = violations.map(|v| Violation::new(v.field, v.description)).collect();
-                tracing::warn!(service = %self.instance.expected.service_id, ?violations, "configuration rejected");
+                let Source {
+                    service_id,
+                    workspace_id,
+                    ..
+                } = source(&self.instance);
+                let proxy = Subject::proxy_in(service_id, workspace_id);
+                self.link
+                    .shared
+                    .events
+                    .config_rejected(proxy, rejected.revision, &violations);
                 // A worker may also refuse to activate what it did not stage.
                 for step in [Step::Stage, Step::Activate] {
                     let answer = Err(ChangeError::Rejected(violations.clone()));

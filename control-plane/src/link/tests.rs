@@ -34,8 +34,13 @@ impl Served {
         let (stop, lifecycle) = (CancellationToken::new(), Lifecycle::new());
         let db = Db::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
         let hub = Hub::new(db.clone());
-        let ingest = Ingest::start(db, hub.clone(), None, &lifecycle);
-        let link = Link::new(Arc::new(Pki::load_or_create(dir.path()).unwrap()), ingest, hub);
+        let ingest = Ingest::start(db, hub.clone(), crate::events::channel().0, None, &lifecycle);
+        let link = Link::new(
+            Arc::new(Pki::load_or_create(dir.path()).unwrap()),
+            ingest,
+            hub,
+            crate::events::channel().0,
+        );
         let listener = UnixListener::bind(dir.path().join("link.sock")).unwrap();
         tokio::spawn(serve(link.clone(), listener, stop.clone()));
         Self {

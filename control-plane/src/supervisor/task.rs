@@ -4,6 +4,7 @@
 //! the table says. Calls to the store are awaited here, so nothing else happens to the service meanwhile.
 
 mod actions;
+mod raise;
 mod requests;
 
 use std::{sync::Arc, time::Duration};
@@ -199,6 +200,7 @@ impl Task {
     /// A worker says so once it serves, and again whenever it has redialled.
     fn ready(&mut self, revision: i64) {
         let now = crate::clock::now();
+        self.raise_ready(revision);
         self.seen.ready.get_or_insert((std::time::Instant::now(), now));
         if self.seen.applied.is_none_or(|(applied, _)| applied != revision) {
             self.seen.applied = Some((revision, now));
@@ -219,9 +221,9 @@ impl Task {
                 format!("worker {pid} died: {exit}")
             };
             exit.clone_into(&mut self.seen.last_exit);
-            tracing::warn!(service = %self.id, pid, exit, "worker died");
+            self.raise_crashed(pid, exit);
         } else {
-            tracing::info!(service = %self.id, pid, exit, "worker ended");
+            self.raise_stopped(pid, exit);
         }
         self.seen.before = add(self.seen.before, worker.link.counters());
         self.seen.ready = None;

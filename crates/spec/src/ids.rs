@@ -62,3 +62,7 @@ id! {
     /// One instance of a worker process.
     Epoch
 }
+id! {
+    /// An event of the event log.
+    EventId
+}

@@ -15,7 +15,7 @@ pub mod reasons;
 pub use capture::{CaptureSpec, RawCapture};
 pub use handoff::{HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
-pub use ids::{Epoch, ExchangeId, ServiceId, WorkspaceId};
+pub use ids::{Epoch, EventId, ExchangeId, ServiceId, WorkspaceId};
 pub use names::{ServiceName, WorkspaceCode, check_description, check_title};
 
 /// A field that was refused, and why.

@@ -155,7 +155,13 @@ async fn a_control_plane_without_the_lease_commits_nothing() {
     let held = store::installation::acquire(&db, &second).await.unwrap_err();
     assert!(matches!(held, store::StoreError::Held { holder } if holder == "first"));
 
-    let fenced = Ingest::start(db.clone(), Hub::new(db.clone()), Some(second.boot), &lifecycle);
+    let fenced = Ingest::start(
+        db.clone(),
+        Hub::new(db.clone()),
+        crate::events::channel().0,
+        Some(second.boot),
+        &lifecycle,
+    );
     let source = Source {
         epoch: Epoch::new(),
         service_id: ServiceId::new(),

@@ -73,6 +73,7 @@ impl Task {
                 let holder = self.shared.holder(host, port, Some(self.id)).await;
                 let error = address_error(&error, host, holder);
                 self.seen.last_error = error.to_string();
+                self.raise_address_taken();
                 self.bind_error = Some(error);
                 Event::BindFailed { jitter: rand::random() }
             }
@@ -161,7 +162,7 @@ impl Task {
             .push_str("; it keeps dying early and is not started again");
         self.log
             .note("too many early deaths: not started again until somebody does; clients get 503");
-        tracing::error!(service = %self.id, error = self.seen.last_error, "a proxy's crash breaker opened; clients get 503");
+        self.raise_breaker_opened();
         match self.listeners.as_ref().map(Refuser::on).transpose() {
             Ok(refuser) => self.refuser = refuser,
             Err(error) => tracing::error!(service = %self.id, %error, "clients cannot be answered"),
@@ -169,12 +170,7 @@ impl Task {
     }
 
     async fn disable(&mut self) {
-        let name = self
-            .row
-            .as_ref()
-            .map(|row| format!("{}/{}", row.workspace_code, row.name))
-            .unwrap_or_default();
-        tracing::warn!(service = %self.id, name, error = self.seen.last_error, "proxy disabled: its address stayed taken");
+        self.raise_address_stayed_taken();
         if let Err(error) = self.set_enabled(false).await {
             tracing::error!(service = %self.id, %error, "it could not be stored as disabled");
         }

@@ -1,0 +1,55 @@
+//! What happens to a service, as events.
+
+use super::Task;
+use crate::{
+    events::{Events, Subject},
+    supervisor::state::State,
+};
+
+impl Task {
+    /// The worker serves; for the first time, if it did not yet: it says so again whenever it has redialled.
+    pub(super) fn raise_ready(&self, revision: i64) {
+        let Some(worker) = self.worker.as_ref().filter(|_| self.seen.ready.is_none()) else {
+            return;
+        };
+        let pid = worker.process.pid;
+        match self.seen.restarts {
+            0 => self.events().worker_started(self.subject(), pid, revision),
+            restarts => self.events().worker_respawned(self.subject(), pid, restarts),
+        }
+    }
+
+    pub(super) fn raise_crashed(&self, pid: i32, exit: &str) {
+        self.events()
+            .worker_crashed(self.subject(), pid, &self.seen.last_error, exit);
+    }
+
+    pub(super) fn raise_stopped(&self, pid: i32, exit: &str) {
+        self.events().worker_stopped(self.subject(), pid, exit);
+    }
+
+    pub(super) fn raise_breaker_opened(&self) {
+        self.events().breaker_opened(self.subject(), &self.seen.last_error);
+    }
+
+    /// Binding failed; at boot, once for all attempts. A caller that waits is told otherwise.
+    pub(super) fn raise_address_taken(&self) {
+        let boot = matches!(self.state, State::Binding { boot: Some(_), .. });
+        if boot && self.bind_error.is_none() {
+            self.events().port_conflict(self.subject(), &self.seen.last_error);
+        }
+    }
+
+    pub(super) fn raise_address_stayed_taken(&self) {
+        self.events()
+            .port_conflict_lasted(self.subject(), &self.seen.last_error);
+    }
+
+    fn events(&self) -> &Events {
+        &self.shared.options.events
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::proxy(self.id, self.row.as_ref())
+    }
+}
