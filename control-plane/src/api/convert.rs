@@ -1,6 +1,7 @@
 //! Between the wire and the domain: ids, times, pages and enums are parsed here, once, and encoded here.
 
 pub(super) mod proxies;
+pub(super) mod revisions;
 pub(super) mod traffic;
 pub(super) mod workspaces;
 
