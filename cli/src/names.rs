@@ -177,7 +177,8 @@ async fn explain_missing(client: &Client, wanted: &str, name: &str) -> Result<Er
     Ok(not_found("proxy", &format!("{wanted}/{name}"), Some(hint)))
 }
 
-fn not_found(what: &'static str, name: &str, hint: Option<String>) -> Error {
+/// Nothing has that name.
+pub(crate) fn not_found(what: &'static str, name: &str, hint: Option<String>) -> Error {
     Error::NotFound {
         what,
         name: name.to_owned(),

@@ -120,6 +120,15 @@ impl Output {
         }
     }
 
+    /// Some objects: lines for people, else JSON as of a list.
+    pub(crate) fn items<T: Serialize>(self, items: &[T], lines: impl Fn(&T) -> Vec<Vec<Text>>) -> Result<(), Error> {
+        match self.format {
+            Format::Table => items.iter().flat_map(lines).try_for_each(|line| write_line(&line)),
+            Format::Json => write_out(&(json_pretty(&items)? + "\n")),
+            Format::Jsonl => items.iter().try_for_each(write_json_line),
+        }
+    }
+
     /// A list that is written as its pages arrive.
     pub(crate) fn list<T: Row>(self) -> List<T> {
         List {

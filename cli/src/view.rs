@@ -1,17 +1,21 @@
 //! What the API's messages look like as JSON and in tables. Names of fields are a contract: scripts read them.
 
+mod change;
 mod detail;
 mod event;
 mod exchange;
 mod head;
 mod proxy;
+mod revision;
 mod websocket;
 mod workspace;
 
+pub(crate) use change::{Change, Configuration};
 pub(crate) use detail::Detail;
 pub(crate) use event::Event;
 pub(crate) use exchange::Exchange;
 pub(crate) use proxy::Proxy;
+pub(crate) use revision::Revision;
 pub(crate) use websocket::{Connection, Message};
 pub(crate) use workspace::Workspace;
 
@@ -27,6 +31,11 @@ fn time(at: Option<&Timestamp>) -> Option<String> {
 /// What the API says with an empty text, JSON says with null.
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
+}
+
+/// The name of a setting, of its path in an update mask: those of the kind of proxy stand beside the others.
+fn setting(path: &str) -> &str {
+    path.strip_prefix("capture.").unwrap_or(path)
 }
 
 /// The last part of an enum's name in lower case: `PROXY_STATE_RUNNING` without its prefix is `running`.

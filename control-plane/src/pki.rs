@@ -153,7 +153,7 @@ fn serial() -> SerialNumber {
 }
 
 /// SHA-256 as pairs of hex digits with colons between.
-fn fingerprint(der: &[u8]) -> String {
+pub(crate) fn fingerprint(der: &[u8]) -> String {
     let pairs: Vec<_> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
     pairs.join(":")
 }

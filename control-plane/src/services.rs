@@ -7,12 +7,14 @@
 mod check;
 mod error;
 mod proxies;
+mod proxy_revisions;
 mod proxy_update;
 mod watch;
 mod workspaces;
 
 pub use error::Error;
 pub use proxies::{NewProxy, Proxy};
+pub use proxy_revisions::RollbackProxy;
 pub use proxy_update::UpdateProxy;
 pub use watch::{ProxyEvent, WatchScope};
 pub use workspaces::{NewWorkspace, UpdateWorkspace};

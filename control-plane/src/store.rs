@@ -14,6 +14,7 @@ pub mod installation;
 pub mod page;
 pub mod partitions;
 pub mod purge;
+pub mod revisions;
 pub mod services;
 pub mod websockets;
 pub mod workspaces;

@@ -15,6 +15,7 @@ mod hostile;
 mod http2;
 mod lifecycle;
 mod proxies;
+mod revisions;
 mod serve;
 mod storage;
 mod streams;

@@ -2,9 +2,12 @@
 
 mod create;
 mod delete;
+mod diff;
 mod lifecycle;
 mod logs;
 mod read;
+mod revisions;
+mod rollback;
 mod settings;
 mod update;
 mod watch;
@@ -40,6 +43,12 @@ pub(crate) enum Verb {
     Logs(logs::Arguments),
     /// Show a proxy's state and every change of it.
     Watch(watch::Arguments),
+    /// List the configurations it has had, newest first; the last 100 are kept.
+    Revisions(revisions::Arguments),
+    /// Show what differs between two revisions, field by field.
+    Diff(diff::Arguments),
+    /// Bring back the configuration of an earlier revision, name and address too; in force when this returns.
+    Rollback(rollback::Arguments),
 }
 
 /// The proxy a command is about.
@@ -68,5 +77,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Restart(stopping) => lifecycle::restart(context, &stopping).await,
         Verb::Logs(arguments) => logs::run(context, &arguments).await,
         Verb::Watch(arguments) => watch::run(context, &arguments).await,
+        Verb::Revisions(arguments) => revisions::run(context, &arguments).await,
+        Verb::Diff(arguments) => diff::run(context, &arguments).await,
+        Verb::Rollback(arguments) => rollback::run(context, &arguments).await,
     }
 }

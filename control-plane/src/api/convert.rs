@@ -2,6 +2,7 @@
 
 pub(super) mod events;
 pub(super) mod proxies;
+pub(super) mod revisions;
 pub(super) mod traffic;
 pub(super) mod workspaces;
 

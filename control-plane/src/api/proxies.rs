@@ -155,4 +155,43 @@ impl ProxyLifecycleService for Proxies {
             .map_err(Refusal::from);
         Ok(self.streams.open(answers)?)
     }
+
+    async fn list_proxy_service_revisions(
+        &self,
+        request: Request<v1::ListProxyServiceRevisionsRequest>,
+    ) -> Result<Response<v1::ListProxyServiceRevisionsResponse>, Status> {
+        let (id, page) = convert::revisions::list(request.get_ref())?;
+        let found = self
+            .services
+            .list_proxy_revisions(id, &page)
+            .await
+            .map_err(Refusal::from)?;
+        Ok(Response::new(v1::ListProxyServiceRevisionsResponse {
+            revisions: found.rows.into_iter().map(convert::revisions::summary).collect(),
+            next_page_token: found.next_page_token,
+        }))
+    }
+
+    async fn get_proxy_service_revision(
+        &self,
+        request: Request<v1::GetProxyServiceRevisionRequest>,
+    ) -> Result<Response<v1::GetProxyServiceRevisionResponse>, Status> {
+        let (id, revision) = convert::revisions::get(request.get_ref())?;
+        let found = self.services.get_proxy_revision(id, revision).await;
+        let (row, configuration) = found.map_err(Refusal::from)?;
+        Ok(Response::new(v1::GetProxyServiceRevisionResponse {
+            revision: Some(convert::revisions::whole(row, configuration)),
+        }))
+    }
+
+    async fn rollback_proxy_service(
+        &self,
+        request: Request<v1::RollbackProxyServiceRequest>,
+    ) -> Result<Response<v1::RollbackProxyServiceResponse>, Status> {
+        let rollback = convert::revisions::rollback(request.into_inner())?;
+        let changed = self.services.rollback_proxy(rollback).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::RollbackProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(changed)),
+        }))
+    }
 }

@@ -24,7 +24,7 @@ pub enum Error {
     /// There is no such resource.
     #[error("there is no {kind} {id}")]
     NotFound {
-        /// `workspace` or `proxy`.
+        /// `workspace`, `proxy` or `revision`.
         kind: &'static str,
         /// What was asked for.
         id: String,

@@ -92,6 +92,13 @@ impl Services {
         match error {
             LifecycleError::Invalid(violations) => Error::Invalid(below("proxy_service", violations)),
             LifecycleError::Rejected(violations) => Error::Rejected(below("proxy_service", violations)),
+            error => self.change_error(error, row).await,
+        }
+    }
+
+    /// What a change that the supervisor refused is to a caller.
+    pub(super) async fn change_error(&self, error: LifecycleError, row: &ServiceRow) -> Error {
+        match error {
             LifecycleError::Store(error @ (StoreError::NameTaken { .. } | StoreError::PortTaken { .. })) => {
                 self.proxy_error(error, row.workspace_id).await
             }

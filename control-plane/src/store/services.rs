@@ -11,6 +11,7 @@ use super::{
     StoreError,
     error::violated,
     page::{Cursor, Page, Paged},
+    revisions::{self, Cause},
 };
 
 /// A ProxyService: its desired configuration.
@@ -96,6 +97,8 @@ pub struct ServiceChange {
     pub log_out_of_scope: Option<bool>,
     /// New specification, whole.
     pub spec: Option<CaptureSpec>,
+    /// The revision that all of this is taken from, if it is a rollback.
+    pub rollback_of: Option<i64>,
 }
 
 /// Which services.
@@ -174,7 +177,8 @@ macro_rules! whole {
     };
 }
 
-/// Makes one with its listener. `NotFound` (workspace), `NameTaken`, `PortTaken`. Needs a transaction.
+/// Makes one with its listener and its first revision. `NotFound` (workspace), `NameTaken`, `PortTaken`. Needs a
+/// transaction.
 pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRow, StoreError> {
     let id = ServiceId::new();
     let hosts: Vec<String> = new.spec.passthrough_hosts.iter().map(ToString::to_string).collect();
@@ -203,7 +207,9 @@ pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRo
     .execute(&mut *db)
     .await
     .map_err(|error| refused(error, new.name.as_str(), new.port))?;
-    get(db, id).await?.ok_or(StoreError::NotFound)
+    let row = get(&mut *db, id).await?.ok_or(StoreError::NotFound)?;
+    revisions::keep(db, None, &row, Cause::Create).await?;
+    Ok(row)
 }
 
 /// Reads one.
@@ -251,7 +257,8 @@ pub async fn list(
     Ok(cursor.paged(page, rows, |row| (row.name.clone(), row.id)))
 }
 
-/// Changes one. `NotFound`, `EtagMismatch` (when `etag` is given), `NameTaken`, `PortTaken`. Needs a transaction.
+/// Changes one, which makes a revision. `NotFound`, `EtagMismatch` (when `etag` is given), `NameTaken`, `PortTaken`.
+/// Needs a transaction.
 pub async fn update(
     db: &mut PgConnection,
     id: ServiceId,
@@ -259,6 +266,7 @@ pub async fn update(
     change: &ServiceChange,
 ) -> Result<ServiceRow, StoreError> {
     check_etag(db, id, etag).await?;
+    let before = get(&mut *db, id).await?;
     let name = change.name.as_ref().map(ServiceName::as_str);
     let spec = change.spec.as_ref();
     let hosts: Option<Vec<String>> = spec.map(|spec| spec.passthrough_hosts.iter().map(ToString::to_string).collect());
@@ -285,7 +293,12 @@ pub async fn update(
     .execute(&mut *db)
     .await
     .map_err(|error| refused(error, name.unwrap_or_default(), change.port.unwrap_or_default()))?;
-    get(db, id).await?.ok_or(StoreError::NotFound)
+    let row = get(&mut *db, id).await?.ok_or(StoreError::NotFound)?;
+    let cause = change
+        .rollback_of
+        .map_or(Cause::Update, |from| Cause::Rollback { from });
+    revisions::keep(db, before.as_ref(), &row, cause).await?;
+    Ok(row)
 }
 
 /// Sets whether it is to run; the revision stays. `NotFound`.
@@ -300,7 +313,7 @@ pub async fn set_enabled(db: impl PgExecutor<'_>, id: ServiceId, enabled: bool) 
     }
 }
 
-/// Deletes one, with its listener and counters; its traffic stays. `NotFound`, `EtagMismatch`.
+/// Deletes one, with its listener, counters and revisions; its traffic stays. `NotFound`, `EtagMismatch`.
 pub async fn delete(db: &mut PgConnection, id: ServiceId, etag: Option<&str>) -> Result<(), StoreError> {
     check_etag(db, id, etag).await?;
     sqlx::query!("DELETE FROM services WHERE id = $1", id.0)

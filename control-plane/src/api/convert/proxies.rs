@@ -45,7 +45,8 @@ fn kind(kind: ServiceKind) -> v1::ProxyKind {
     }
 }
 
-fn capture(spec: CaptureSpec) -> v1::CaptureSpec {
+/// What a service does with what passes.
+pub(super) fn capture(spec: CaptureSpec) -> v1::CaptureSpec {
     v1::CaptureSpec {
         insecure_upstream: spec.insecure_upstream,
         extra_ca_pem: spec.extra_ca_pem,
