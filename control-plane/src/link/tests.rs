@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{
-    Applied, Hello, Identity, Ready, RecordsRequest, Rejected, SessionRequest, SessionResponse, Staged, Stats,
-    session_request::Message as Up, session_response::Message as Down,
+    self as wire, Applied, Hello, Identity, Ready, RecordsRequest, Rejected, SessionRequest, SessionResponse, Staged,
+    Stats, session_request::Message as Up, session_response::Message as Down,
     worker_link_service_client::WorkerLinkServiceClient,
 };
 use proxyplane_spec::{ServiceId, WorkspaceId};
@@ -133,6 +133,11 @@ fn hello(identity: Identity) -> Hello {
         features: vec![],
         pid: own_pid(),
         csr_der: Bytes::copy_from_slice(request.der()),
+        sandbox: Some(wire::Sandbox {
+            uid: 5,
+            landlock_abi: 7,
+            ..wire::Sandbox::default()
+        }),
     }
 }
 
@@ -189,6 +194,10 @@ async fn a_worker_is_welcomed_with_its_configuration_and_certificates_and_tells_
         served.link.shared.pki.root_der()
     );
     assert_eq!(link.build(), "1.2.3");
+    assert_eq!(
+        link.sandbox().map(|sandbox| (sandbox.uid, sandbox.landlock_abi)),
+        Some((5, 7))
+    );
     worker.says(Up::Ready(Ready { revision: 1 })).await;
     assert_eq!(events.recv().await, Some(FromWorker::Ready { revision: 1 }));
     assert!(matches!(worker.hears().await, Down::Interest(interest) if !interest.live));

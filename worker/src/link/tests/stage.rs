@@ -15,7 +15,7 @@ use proxyplane_proto::worker::{
     worker_link_service_server::{WorkerLinkService, WorkerLinkServiceServer},
 };
 use proxyplane_record::{ExchangeKind, Kind, frame};
-use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, ServiceId, limits};
+use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, Sandbox, ServiceId, limits};
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use rustls_pki_types::CertificateSigningRequestDer;
 use tokio::{
@@ -83,6 +83,8 @@ impl Stage {
             service_id: ServiceId::new(),
             link: socket.clone(),
             listeners: vec![address],
+            account: None,
+            spool: "/spool".into(),
         };
         Self {
             manifest,
@@ -100,7 +102,9 @@ impl Stage {
             manifest: self.manifest.clone(),
             listeners,
         };
-        tokio::spawn(app::run(handoff, 2, |service, stream, _, _| echo(service, stream)))
+        tokio::spawn(app::run(handoff, Sandbox::default(), 2, |service, stream, _, _| {
+            echo(service, stream)
+        }))
     }
 
     pub(super) fn identity(&self) -> wire::Identity {
