@@ -13,6 +13,7 @@ mod hostile;
 mod http2;
 mod lifecycle;
 mod proxies;
+mod sandbox;
 mod serve;
 mod storage;
 mod streams;
