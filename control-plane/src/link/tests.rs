@@ -85,8 +85,12 @@ impl Served {
     }
 
     async fn session(&self, identity: Identity) -> Result<Worker, Status> {
+        self.session_of(hello(identity)).await
+    }
+
+    async fn session_of(&self, hello: Hello) -> Result<Worker, Status> {
         let (up, requests) = mpsc::channel(8);
-        up.send(message(Up::Hello(hello(identity)))).await.unwrap();
+        up.send(message(Up::Hello(hello))).await.unwrap();
         let down = self
             .client()
             .await
@@ -304,4 +308,29 @@ async fn open_streams_do_not_hold_up_a_stop() {
     served.stop.cancel();
     while let Ok(Some(_)) = worker.down.message().await {}
     assert!(!link.drain(Duration::ZERO), "nobody is connected");
+}
+
+#[tokio::test]
+async fn a_renewal_is_a_new_intermediate_for_the_same_key() {
+    let served = Served::new();
+    let (identity, _link, _events) = served.expect(own_pid());
+    let hello = hello(identity);
+    let csr_der = hello.csr_der.clone();
+    let mut worker = served.session_of(hello).await.unwrap();
+    let Down::Welcome(welcome) = worker.hears().await else {
+        panic!("no welcome")
+    };
+    worker.says(Up::Renew(wire::Renew { csr_der })).await;
+    let renewed = loop {
+        if let Down::Certificates(certificates) = worker.hears().await {
+            break certificates;
+        }
+    };
+    let first = welcome.certificates.unwrap();
+    assert_eq!(renewed.root_der, first.root_der);
+    let parse = |der| x509_parser::parse_x509_certificate(der).unwrap().1;
+    let (first, renewed) = (parse(&first.intermediate_der), parse(&renewed.intermediate_der));
+    assert_eq!(first.public_key(), renewed.public_key());
+    assert_ne!(first.raw_serial(), renewed.raw_serial());
+    assert!(renewed.validity().not_after >= first.validity().not_after);
 }
