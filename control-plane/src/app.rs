@@ -8,11 +8,19 @@ mod error;
 mod lease;
 mod listen;
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
+use proxyplane_spec::Account;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -47,6 +55,9 @@ pub fn run(config: Config, environment: &Environment, writer: Writer) -> Result<
     // One provider for everything that speaks TLS; already installed only in tests.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = DataDir::open(&config.data_dir)?;
+    if let Some(account) = config.worker_user {
+        data.check_reached_by(account)?;
+    }
     let listener = listen::bind(config.listen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -131,10 +142,12 @@ impl Running {
         let link = Link::new(pki.clone(), ingest.clone(), hub.clone(), events.clone());
         let unlink = CancellationToken::new();
         let link_socket = data.run().join("link.sock");
-        serve_link(&link, &link_socket, &unlink, process)?;
+        serve_link(&link, &link_socket, config.worker_user, &unlink, process)?;
         let options = supervisor::Options {
             worker_binary: config.worker_bin.clone(),
             run_dir: data.run().to_owned(),
+            spool_dir: data.spool(),
+            account: config.worker_user,
             log_dir: data.log(),
             link_socket,
             control_addresses: vec![address],
@@ -233,15 +246,29 @@ impl Running {
     }
 }
 
-/// Binds the worker link's socket; what a former control plane left there is removed: the data directory is ours.
-fn serve_link(link: &Link, path: &Path, stop: &CancellationToken, process: &Lifecycle) -> Result<(), StartError> {
+/// Binds the worker link's socket, which only we and `workers` can connect to; what a former control plane left there is
+/// removed: the data directory is ours.
+fn serve_link(
+    link: &Link,
+    path: &Path,
+    workers: Option<Account>,
+    stop: &CancellationToken,
+    process: &Lifecycle,
+) -> Result<(), StartError> {
     let failed = || StartError::of("worker link");
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed()(error)),
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(failed())?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed())?;
+    let mode = match workers {
+        Some(Account { gid, .. }) => {
+            chown(path, None, Some(gid)).map_err(failed())?;
+            0o660
+        }
+        None => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed())?;
     let serving = link::serve(link.clone(), listener, stop.clone());
     process.spawn(async move {
         if let Err(error) = serving.await {

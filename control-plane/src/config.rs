@@ -14,10 +14,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use arguments::{Arguments, Command, ServeArguments};
 pub use origin::WebOrigin;
+use proxyplane_spec::Account;
 pub use settings::Setting;
 pub use sources::{Environment, Origin};
 use sources::{Read, Sources};
 pub use values::{DatabaseUrl, LogFormat, LogLevel};
+
+use crate::supervisor::account;
 
 /// Everything `serve` can be told, checked.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub struct Config {
     pub database_url: Option<DatabaseUrl>,
     /// The worker program.
     pub worker_bin: PathBuf,
+    /// Whom workers run as; `None` if as we do, because we are not root.
+    pub worker_user: Option<Account>,
     /// How long workers may drain when the control plane stops.
     pub shutdown_timeout: Duration,
     /// How log lines look.
@@ -79,6 +84,7 @@ impl Config {
             data_dir,
             database_url: sources.read(&settings::DATABASE_URL, values::database_url, || Ok(None))?,
             worker_bin: sources.read(&settings::WORKER_BIN, values::program, values::default_worker_bin)?,
+            worker_user: sources.read(&settings::WORKER_USER, values::worker_user, || Ok(account::usual()))?,
             shutdown_timeout: sources.read(&settings::SHUTDOWN_TIMEOUT, values::shutdown_timeout, || {
                 Ok(proxyplane_spec::limits::DRAIN_TIMEOUT_DEFAULT)
             })?,

@@ -6,7 +6,7 @@
 //! | `secrets/` | 0700 | API token, CA key, database password |
 //! | `run/` | 0711 | sockets and run records of workers |
 //! | `log/` | 0700 | what workers and Postgres write |
-//! | `spool/` | 0711 | of workers |
+//! | `spool/` | 0711 | a directory for each service, which belongs to the workers' account |
 //! | `pg/` | – | the private Postgres, made by it |
 //! | `ca.pem` | 0644 | the CA certificate, for whoever is to trust it |
 
@@ -25,7 +25,10 @@ use nix::{
     fcntl::{FcntlArg, fcntl},
     libc,
 };
+use proxyplane_spec::Account;
 use sha2::{Digest as _, Sha256};
+
+use crate::reach;
 
 /// Longest path of a unix socket (`sun_path` without its final NUL).
 const SOCKET_PATH_MAX: usize = 107;
@@ -58,6 +61,14 @@ pub enum DataDirError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// Workers, which are not root, cannot get to their sockets and spools in it.
+    #[error("--data-dir: workers run as uid {uid} and cannot pass {path}: chmod o+x it, or choose another directory")]
+    Unreachable {
+        /// Of the workers' account.
+        uid: u32,
+        /// The directory in the way.
+        path: PathBuf,
     },
 }
 
@@ -94,6 +105,23 @@ impl DataDir {
     /// Sockets and run records. Lies elsewhere when sockets in the data directory would have too long a path.
     pub fn run(&self) -> &Path {
         &self.run
+    }
+
+    /// What workers keep until it is committed, a directory for each service.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// Can workers that run as `account` get to what they need?
+    pub fn check_reached_by(&self, account: Account) -> Result<(), DataDirError> {
+        let Account { uid, gid } = account;
+        for path in [self.spool().as_path(), self.run()] {
+            let barrier = reach::barrier(path, uid, gid).map_err(|(path, error)| unusable(&path, error))?;
+            if let Some(path) = barrier {
+                return Err(DataDirError::Unreachable { uid, path });
+            }
+        }
+        Ok(())
     }
 
     /// What workers and Postgres write.

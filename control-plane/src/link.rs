@@ -22,7 +22,7 @@ use proxyplane_proto::worker::{
     Activate, Drain, ReportStats, WorkerConfig, session_response::Message as ToWorker,
     worker_link_service_server::WorkerLinkServiceServer,
 };
-use proxyplane_spec::Epoch;
+use proxyplane_spec::{Epoch, Sandbox};
 use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +144,11 @@ impl WorkerLink {
     /// What the worker says of its version; empty before it dialled.
     pub(crate) fn build(&self) -> String {
         self.instance.build()
+    }
+
+    /// What the worker says that it has given up; `None` before it dialled.
+    pub(crate) fn sandbox(&self) -> Option<Sandbox> {
+        self.instance.sandbox()
     }
 
     /// The latest counters that are known.

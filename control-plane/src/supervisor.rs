@@ -4,6 +4,7 @@
 //! Desired state is in the store, observed state in the task. What a task does is decided by the pure table in
 //! `state.rs`.
 
+pub(crate) mod account;
 mod backoff;
 mod binary;
 mod boot;
@@ -18,6 +19,7 @@ mod observed;
 mod refuse;
 mod run_record;
 mod spawn;
+mod spool_dir;
 mod state;
 mod status;
 mod task;
@@ -35,7 +37,7 @@ pub use error::LifecycleError;
 pub use holder::PortHolder;
 pub use logs::LogFile;
 use observed::Observed;
-use proxyplane_spec::{ListenHost, ServiceId};
+use proxyplane_spec::{Account, ListenHost, ServiceId};
 pub use status::{ServiceState, ServiceStatus};
 use task::{Command, Update};
 use tokio::{
@@ -70,6 +72,10 @@ pub struct Options {
     pub worker_binary: PathBuf,
     /// Where run records are kept.
     pub run_dir: PathBuf,
+    /// Where workers' spools are kept.
+    pub spool_dir: PathBuf,
+    /// Whom workers run as; `None` if as we do.
+    pub account: Option<Account>,
     /// Where workers' logs are kept.
     pub log_dir: PathBuf,
     /// Where workers dial.

@@ -16,6 +16,7 @@ mod http2;
 mod lifecycle;
 mod proxies;
 mod revisions;
+mod sandbox;
 mod serve;
 mod storage;
 mod streams;

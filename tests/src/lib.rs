@@ -22,6 +22,7 @@ mod follow;
 mod freeze;
 mod load;
 mod origin;
+mod plain_user;
 mod process;
 mod proxy;
 mod raw_client;

@@ -12,13 +12,16 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Follow, Process, Ran, Workspace, eventually, free_port, watchdog};
+use crate::{Follow, Process, Ran, Workspace, eventually, free_port, plain_user::PlainUser, watchdog};
 
 /// A control plane with its own data, home and port.
 pub struct World {
     directory: PathBuf,
     listen: String,
     arguments: Vec<String>,
+    /// Whom the server runs as, if not as the tests do.
+    user: Option<PlainUser>,
+    program: PathBuf,
     server: Option<Process>,
 }
 
@@ -49,8 +52,28 @@ impl World {
             directory: new_directory("world"),
             listen: format!("127.0.0.1:{}", free_port()),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            user: None,
+            program: binary("proxyplane"),
             server: None,
         }
+    }
+
+    /// One of its own whose server is no root: it runs as another account if the tests are. It is up.
+    pub fn of_a_plain_user() -> Self {
+        let mut world = Self::prepared(&[]);
+        if let Some(user) = PlainUser::other() {
+            let programs = [binary("proxyplane"), binary("proxyplane-worker")];
+            world.program = user.move_in(&world.directory, &programs);
+            world.user = Some(user);
+        }
+        world.serve();
+        world
+    }
+
+    /// More arguments for `serve`, from its next start on.
+    pub fn argue(&mut self, arguments: &[&str]) {
+        self.arguments
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
     /// Starts the server and waits until everything is ready.
@@ -66,7 +89,10 @@ impl World {
 
     /// Starts the server and does not wait.
     pub fn spawn(&mut self) {
-        let mut command = self.command(&binary("proxyplane"));
+        let mut command = self.command(&self.program);
+        if let Some(user) = &self.user {
+            user.run(&mut command);
+        }
         let log = File::options()
             .create(true)
             .append(true)

@@ -4,7 +4,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use proxyplane_spec::limits;
+use proxyplane_spec::{Sandbox, limits};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -44,11 +44,11 @@ pub enum Fatal {
     Setup(#[from] io::Error),
 }
 
-/// Runs a worker to its end; `serve` carries each connection.
-pub async fn run<S: Serve>(handoff: Handoff, threads: usize, serve: S) -> Result<(), Fatal> {
+/// Runs a worker to its end; `sandbox` is what it tells of itself, `serve` carries each connection.
+pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, serve: S) -> Result<(), Fatal> {
     let Handoff { manifest, listeners } = handoff;
     let mut terminate = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let link = Arc::new(Link::new(&manifest).map_err(cannot_begin)?);
+    let link = Arc::new(Link::new(&manifest, sandbox).map_err(cannot_begin)?);
     let identity = Identity::generate().map_err(cannot_begin)?;
     let first = tokio::select! {
         first = session::begin(&link, &identity) => first.map_err(cannot_begin)?,

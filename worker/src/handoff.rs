@@ -177,6 +177,8 @@ mod tests {
             service_id: ServiceId::new(),
             link: "/run/link.sock".into(),
             listeners,
+            account: None,
+            spool: "/spool".into(),
         }
     }
 

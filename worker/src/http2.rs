@@ -161,8 +161,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Client<C> {
         match ended {
             Ok(Outcome::Served) => true,
             Ok(Outcome::Cancelled) => self.resets.take(Instant::now()),
-            Err(_) => {
-                self.shared.ctx.service.stats.panicked();
+            Err(error) => {
+                if error.is_panic() {
+                    self.shared.ctx.service.stats.panicked();
+                    tracing::error!("an exchange's task panicked; the connection's others go on");
+                }
                 true
             }
         }

@@ -11,6 +11,8 @@ pub mod handoff;
 pub mod http2;
 pub mod link;
 pub mod listener;
+pub mod panics;
+pub mod sandbox;
 pub mod service;
 pub mod tls;
 pub mod tunnel;

@@ -14,7 +14,7 @@ use std::{io, path::PathBuf};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{self as wire, worker_link_service_client::WorkerLinkServiceClient};
-use proxyplane_spec::Manifest;
+use proxyplane_spec::{Manifest, Sandbox};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,10 +24,11 @@ pub const FEATURES: &[&str] = &["capture"];
 /// Bytes of the nonce.
 const NONCE: usize = 32;
 
-/// Where the control plane is, and what proves to it who we are.
+/// Where the control plane is, what proves to it who we are, and what we may do.
 pub(crate) struct Link {
     path: PathBuf,
     identity: wire::Identity,
+    sandbox: Sandbox,
 }
 
 /// The manifest's nonce is not 32 bytes in hex.
@@ -36,7 +37,7 @@ pub(crate) struct Link {
 pub(crate) struct MalformedNonce;
 
 impl Link {
-    pub(crate) fn new(manifest: &Manifest) -> Result<Self, MalformedNonce> {
+    pub(crate) fn new(manifest: &Manifest, sandbox: Sandbox) -> Result<Self, MalformedNonce> {
         let identity = wire::Identity {
             epoch: Bytes::copy_from_slice(manifest.epoch.0.as_bytes()),
             nonce: parse_hex(&manifest.nonce)
@@ -48,6 +49,7 @@ impl Link {
         Ok(Self {
             path: manifest.link.clone(),
             identity,
+            sandbox,
         })
     }
 

@@ -4,12 +4,13 @@ use std::{io, os::fd::AsFd as _, process::ExitCode, thread};
 
 use clap::Parser;
 use proxyplane_proto::LINK_PROTOCOL;
-use proxyplane_spec::HANDOFF_VERSION;
+use proxyplane_spec::{HANDOFF_VERSION, Sandbox};
 use proxyplane_worker::{
     app::{self, Fatal},
     forward,
     handoff::{self, Handoff, HandoffError},
     link::FEATURES,
+    panics, sandbox,
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(false)
         .init();
+    panics::log();
     // The first handoff comes before any thread: the descriptors have an owner before anything can go wrong.
     let handoff = match handoff::receive(io::stdin().as_fd()) {
         Ok(handoff) => handoff,
@@ -59,8 +61,18 @@ fn main() -> ExitCode {
             });
         }
     };
-    raise_descriptor_limit();
-    match run(handoff, &args) {
+    // Asked before the sandbox: the answer is read from the control groups' files.
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(cores.min(THREADS_MAX), usize::from);
+    let sandbox = match sandbox::enter(handoff.manifest.account, &handoff.manifest.spool) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            tracing::error!(%error, "no sandbox");
+            return ExitCode::from(EX_SOFTWARE);
+        }
+    };
+    tracing::info!(%sandbox, "sandbox in force");
+    match run(handoff, sandbox, threads) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the worker ends");
@@ -69,23 +81,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(handoff: Handoff, args: &Args) -> Result<(), Fatal> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.map_or(cores.min(THREADS_MAX), usize::from);
+fn run(handoff: Handoff, sandbox: Sandbox, threads: usize) -> Result<(), Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
         .build()?;
-    runtime.block_on(app::run(handoff, threads, forward::serve))
-}
-
-/// Every exchange may need two descriptors; the usual soft limit of 1,024 is for select(2), which nobody calls here.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
-    let raised = getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of descriptors");
-    }
+    runtime.block_on(app::run(handoff, sandbox, threads, forward::serve))
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to --version-json is data")]

@@ -119,6 +119,7 @@ impl Stats {
     /// A connection's task panicked.
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
+        self.touch();
     }
 
     /// How many connections' tasks panicked.
@@ -142,6 +143,7 @@ impl Stats {
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             next_seq,
+            panics: self.panics.load(Relaxed),
         }
     }
 

@@ -49,6 +49,10 @@ pub(crate) struct Proxy {
     last_exit: Option<String>,
     restarts: u32,
     worker_version: Option<String>,
+    /// What the worker has given up.
+    sandbox: Option<String>,
+    /// Connections that a fault of the worker's ended.
+    panics: u64,
     etag: String,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -96,6 +100,8 @@ impl From<v1::ProxyService> for Proxy {
             last_exit: some(status.last_exit),
             restarts: status.restarts,
             worker_version: some(status.worker_version),
+            sandbox: some(status.sandbox),
+            panics: status.panics,
             etag: from.etag,
             created_at: time(from.created_at.as_ref()),
             updated_at: time(from.updated_at.as_ref()),

@@ -76,7 +76,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::DataDir(DataDirError::InUse { .. }) | Self::AddressInUse { .. } | Self::Held { .. } => UNAVAILABLE,
-            Self::DataDir(DataDirError::Unusable { .. }) => CANNOT_CREATE,
+            Self::DataDir(DataDirError::Unusable { .. } | DataDirError::Unreachable { .. }) => CANNOT_CREATE,
             Self::Address { .. } => USAGE,
             Self::Part { part, .. } if part.starts_with("--") => USAGE,
             _ => 1,

@@ -42,6 +42,9 @@ pub struct ServeArguments {
     /// The worker program [default: proxyplane-worker beside this program]
     #[arg(long, value_name = "FILE")]
     pub worker_bin: Option<String>,
+    /// Whom workers run as when the server runs as root: name, uid or uid:gid [default: proxyplane-worker, else 61070]
+    #[arg(long, value_name = "ACCOUNT")]
+    pub worker_user: Option<String>,
     /// How long open exchanges may take to finish when the control plane stops [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub shutdown_timeout: Option<String>,
@@ -73,6 +76,7 @@ impl ServeArguments {
             "data_dir" => self.data_dir.clone(),
             "database_url" => self.database_url.clone(),
             "worker_bin" => self.worker_bin.clone(),
+            "worker_user" => self.worker_user.clone(),
             "shutdown_timeout" => self.shutdown_timeout.clone(),
             "log_format" => self.log_format.clone(),
             "log_level" => self.log_level.clone(),

@@ -33,6 +33,7 @@ pub(super) const LISTEN: Setting = Setting::new("listen");
 pub(super) const DATA_DIR: Setting = Setting::new("data_dir");
 pub(super) const DATABASE_URL: Setting = Setting::new("database_url");
 pub(super) const WORKER_BIN: Setting = Setting::new("worker_bin");
+pub(super) const WORKER_USER: Setting = Setting::new("worker_user");
 pub(super) const SHUTDOWN_TIMEOUT: Setting = Setting::new("shutdown_timeout");
 pub(super) const LOG_FORMAT: Setting = Setting::new("log_format");
 pub(super) const LOG_LEVEL: Setting = Setting::new("log_level");
@@ -42,11 +43,12 @@ pub(super) const PRINT_CONFIG: Setting = Setting::of_run("print_config");
 pub(super) const CONFIG: Setting = Setting::of_run("config");
 
 /// Every setting, in the order of `--print-config`.
-pub(super) const ALL: [&Setting; 11] = [
+pub(super) const ALL: [&Setting; 12] = [
     &LISTEN,
     &DATA_DIR,
     &DATABASE_URL,
     &WORKER_BIN,
+    &WORKER_USER,
     &SHUTDOWN_TIMEOUT,
     &LOG_FORMAT,
     &LOG_LEVEL,

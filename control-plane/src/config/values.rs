@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use proxyplane_spec::limits;
+use proxyplane_spec::{Account, limits};
 use sqlx::postgres::PgConnectOptions;
 
 use super::{Config, Environment, Setting, WebOrigin};
+use crate::supervisor::account;
 
 /// URL of a Postgres. Its password never appears in `Debug` or `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -145,6 +146,10 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
+pub(super) fn worker_user(text: &str) -> Result<Option<Account>, String> {
+    account::parse(text).map(Some)
+}
+
 pub(super) fn shutdown_timeout(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' must be a duration from 0s to 1h, such as 30s or 2m");
     let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
@@ -198,6 +203,10 @@ pub(super) fn shown(config: &Config, setting: &Setting) -> Option<toml::Value> {
         "data_dir" => config.data_dir.display().to_string(),
         "database_url" => config.database_url.as_ref()?.to_string(),
         "worker_bin" => config.worker_bin.display().to_string(),
+        "worker_user" => {
+            let Account { uid, gid } = config.worker_user?;
+            format!("{uid}:{gid}")
+        }
         "shutdown_timeout" => humantime::format_duration(config.shutdown_timeout).to_string(),
         "log_format" => if config.log_format == LogFormat::Json {
             "json"

@@ -10,7 +10,7 @@ use std::{
 };
 
 use proxyplane_proto::worker::{Identity, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker};
-use proxyplane_spec::{Epoch, ServiceId, Violation, WorkspaceId};
+use proxyplane_spec::{Epoch, Sandbox, ServiceId, Violation, WorkspaceId};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
@@ -80,6 +80,8 @@ pub(crate) struct Counters {
     pub(crate) open_connections: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    /// Connections that a panic ended.
+    pub(crate) panics: u64,
     /// Records made and not yet committed.
     pub(crate) backlog: u64,
 }
@@ -99,6 +101,7 @@ struct Inner {
     /// In force, or about to be; what a redialling worker is given.
     config: WorkerConfig,
     build: String,
+    sandbox: Option<Sandbox>,
     session: Option<Session>,
     waiting: HashMap<(Step, i64), oneshot::Sender<Result<(), ChangeError>>>,
 }
@@ -143,6 +146,7 @@ impl Instance {
         let state = Inner {
             config,
             build: String::new(),
+            sandbox: None,
             session: None,
             waiting: HashMap::new(),
         };
@@ -247,6 +251,7 @@ impl Instance {
             open_connections: stats.open_connections,
             bytes_in: stats.bytes_in,
             bytes_out: stats.bytes_out,
+            panics: stats.panics,
             backlog: stats.next_seq.saturating_sub(self.committed.load(Ordering::Relaxed)),
         }
     }
@@ -261,6 +266,19 @@ impl Instance {
 
     pub(super) fn build(&self) -> String {
         self.lock().build.clone()
+    }
+
+    /// Minds what the worker says that it has given up.
+    pub(super) fn confined(&self, sandbox: Sandbox) {
+        let known = self.lock().sandbox.replace(sandbox);
+        if known.is_none() && sandbox.landlock_abi == 0 {
+            let service = self.expected.service_id;
+            tracing::warn!(%service, "a worker runs without landlock: it can read what its account can read");
+        }
+    }
+
+    pub(super) fn sandbox(&self) -> Option<Sandbox> {
+        self.lock().sandbox
     }
 
     /// Held by a record stream while it is read.

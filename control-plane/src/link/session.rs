@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use proxyplane_proto::worker::{
-    Certificates, Hello, Interest, SessionRequest, SessionResponse, Welcome,
+    self as wire, Certificates, Hello, Interest, SessionRequest, SessionResponse, Welcome,
     session_request::Message as FromWorkerMessage, session_response::Message as ToWorker,
 };
 use proxyplane_record::{Kind, Record};
-use proxyplane_spec::Violation;
+use proxyplane_spec::{Sandbox, Violation};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,9 @@ pub(super) fn open(
     let (sender, receiver) = mpsc::channel(SESSION_QUEUE);
     let session = Session::new(sender);
     instance.attach(hello.build.clone(), session.clone());
+    if let Some(sandbox) = &hello.sandbox {
+        instance.confined(parse(sandbox));
+    }
     let welcome = Welcome {
         config: Some(instance.config()),
         certificates: Some(certificates),
@@ -143,6 +146,23 @@ pub(super) fn source(instance: &Instance) -> Source {
         epoch: expected.epoch,
         service_id: expected.service_id,
         workspace_id: expected.workspace_id,
+    }
+}
+
+fn parse(sandbox: &wire::Sandbox) -> Sandbox {
+    let wire::Sandbox {
+        uid,
+        no_new_privs,
+        landlock_abi,
+        open_files,
+        memory,
+    } = *sandbox;
+    Sandbox {
+        uid,
+        no_new_privs,
+        landlock_abi,
+        open_files,
+        memory,
     }
 }
 

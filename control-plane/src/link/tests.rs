@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{
-    Applied, Hello, Identity, Ready, RecordsRequest, Rejected, SessionRequest, SessionResponse, Staged, Stats,
-    session_request::Message as Up, session_response::Message as Down,
+    self as wire, Applied, Hello, Identity, Ready, RecordsRequest, Rejected, SessionRequest, SessionResponse, Staged,
+    Stats, session_request::Message as Up, session_response::Message as Down,
     worker_link_service_client::WorkerLinkServiceClient,
 };
 use proxyplane_spec::{ServiceId, WorkspaceId};
@@ -90,8 +90,12 @@ impl Served {
     }
 
     async fn session(&self, identity: Identity) -> Result<Worker, Status> {
+        self.session_of(hello(identity)).await
+    }
+
+    async fn session_of(&self, hello: Hello) -> Result<Worker, Status> {
         let (up, requests) = mpsc::channel(8);
-        up.send(message(Up::Hello(hello(identity)))).await.unwrap();
+        up.send(message(Up::Hello(hello))).await.unwrap();
         let down = self
             .client()
             .await
@@ -138,6 +142,11 @@ fn hello(identity: Identity) -> Hello {
         features: vec![],
         pid: own_pid(),
         csr_der: Bytes::copy_from_slice(request.der()),
+        sandbox: Some(wire::Sandbox {
+            uid: 5,
+            landlock_abi: 7,
+            ..wire::Sandbox::default()
+        }),
     }
 }
 
@@ -194,6 +203,10 @@ async fn a_worker_is_welcomed_with_its_configuration_and_certificates_and_tells_
         served.link.shared.pki.root_der()
     );
     assert_eq!(link.build(), "1.2.3");
+    assert_eq!(
+        link.sandbox().map(|sandbox| (sandbox.uid, sandbox.landlock_abi)),
+        Some((5, 7))
+    );
     worker.says(Up::Ready(Ready { revision: 1 })).await;
     assert_eq!(events.recv().await, Some(FromWorker::Ready { revision: 1 }));
     assert!(matches!(worker.hears().await, Down::Interest(interest) if !interest.live));
@@ -300,4 +313,29 @@ async fn open_streams_do_not_hold_up_a_stop() {
     served.stop.cancel();
     while let Ok(Some(_)) = worker.down.message().await {}
     assert!(!link.drain(Duration::ZERO), "nobody is connected");
+}
+
+#[tokio::test]
+async fn a_renewal_is_a_new_intermediate_for_the_same_key() {
+    let served = Served::new();
+    let (identity, _link, _events) = served.expect(own_pid());
+    let hello = hello(identity);
+    let csr_der = hello.csr_der.clone();
+    let mut worker = served.session_of(hello).await.unwrap();
+    let Down::Welcome(welcome) = worker.hears().await else {
+        panic!("no welcome")
+    };
+    worker.says(Up::Renew(wire::Renew { csr_der })).await;
+    let renewed = loop {
+        if let Down::Certificates(certificates) = worker.hears().await {
+            break certificates;
+        }
+    };
+    let first = welcome.certificates.unwrap();
+    assert_eq!(renewed.root_der, first.root_der);
+    let parse = |der| x509_parser::parse_x509_certificate(der).unwrap().1;
+    let (first, renewed) = (parse(&first.intermediate_der), parse(&renewed.intermediate_der));
+    assert_eq!(first.public_key(), renewed.public_key());
+    assert_ne!(first.raw_serial(), renewed.raw_serial());
+    assert!(renewed.validity().not_after >= first.validity().not_after);
 }

@@ -1,15 +1,12 @@
 //! Whom Postgres runs as.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, chown},
-    path::Path,
-};
+use std::{os::unix::fs::chown, path::Path};
 
 use nix::unistd::{User, geteuid};
 use tokio::process::Command;
 
 use super::{PostgresError, path_error};
+use crate::reach;
 
 /// Accounts that are tried when we are root.
 const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
@@ -68,27 +65,18 @@ impl Account {
         }
     }
 
-    /// Can the account get to `path`? Only what ordinary modes say; the server's own error says the rest.
+    /// Can the account get to `path`?
     pub(super) fn check_reaches(&self, path: &Path) -> Result<(), PostgresError> {
         let Self::Other { name, uid, gid } = self else {
             return Ok(());
         };
-        for directory in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-            let found = fs::metadata(directory).map_err(path_error("look at", directory))?;
-            let bit = if found.uid() == *uid {
-                0o100
-            } else if found.gid() == *gid {
-                0o010
-            } else {
-                0o001
-            };
-            if found.mode() & bit == 0 {
-                return Err(PostgresError::Unreachable {
-                    account: name.clone(),
-                    path: directory.to_owned(),
-                });
-            }
+        let barrier = reach::barrier(path, *uid, *gid);
+        match barrier.map_err(|(path, error)| path_error("look at", &path)(error))? {
+            Some(path) => Err(PostgresError::Unreachable {
+                account: name.clone(),
+                path,
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

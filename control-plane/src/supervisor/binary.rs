@@ -17,7 +17,8 @@ use serde::Deserialize;
 
 /// For the binary to answer `--version-json`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a worker is called in its argument list: its name in the process table is the descriptor's number.
+/// What a program is called in its argument list until it names itself: its name in the process table is the
+/// descriptor's number.
 const ARGUMENT_ZERO: &str = "proxyplane-worker";
 /// All that a worker sees of our environment.
 const ENVIRONMENT: [&str; 8] = [
@@ -88,7 +89,7 @@ impl WorkerBinary {
             why,
         };
         let file = File::open(path).map_err(unusable)?;
-        let mut command = tokio::process::Command::from(command(&file));
+        let mut command = tokio::process::Command::from(command(&file, ARGUMENT_ZERO));
         command
             .arg("--version-json")
             .stdin(Stdio::null())
@@ -110,9 +111,10 @@ impl WorkerBinary {
         Ok(Self { file, version })
     }
 
-    /// A command that runs it, with a clean environment, away from the terminal's signals.
-    pub(crate) fn command(&self) -> Command {
-        command(&self.file)
+    /// A command that runs it for `service`, whose name stands in its argument list, with a clean environment, away from
+    /// the terminal's signals.
+    pub(crate) fn command(&self, service: &str) -> Command {
+        command(&self.file, &format!("{ARGUMENT_ZERO}: {service}"))
     }
 }
 
@@ -133,11 +135,11 @@ fn check(worker: &WorkerVersion) -> Result<(), String> {
     Ok(())
 }
 
-fn command(file: &File) -> Command {
+fn command(file: &File, argument_zero: &str) -> Command {
     // The child opens its own copy of the descriptor: close-on-exec comes after the kernel has found the file.
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command
-        .arg0(ARGUMENT_ZERO)
+        .arg0(argument_zero)
         .process_group(0)
         .current_dir("/")
         .env_clear();
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn a_binary_is_executed_by_descriptor_with_a_clean_environment() {
         let file = File::open("/usr/bin/env").unwrap();
-        let output = command(&file).env("PROXYPLANE_WORKER_X", "1").output().unwrap();
+        let output = command(&file, "a").env("PROXYPLANE_WORKER_X", "1").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(
             text.contains("PROXYPLANE_WORKER_X=1") && text.contains("PATH="),
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_child_is_in_a_process_group_of_its_own() {
         let file = File::open("/bin/cat").unwrap();
-        let output = command(&file).arg("/proc/self/stat").output().unwrap();
+        let output = command(&file, "a").arg("/proc/self/stat").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let fields: Vec<_> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
         assert_eq!(

@@ -64,6 +64,8 @@ mod tests {
             service_id: ServiceId::new(),
             link: "/run/link.sock".into(),
             listeners: listeners.addresses(),
+            account: None,
+            spool: "/spool".into(),
         }
     }
 

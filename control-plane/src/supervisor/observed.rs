@@ -57,6 +57,8 @@ impl Observed {
             last_exit: self.last_exit.clone(),
             restarts: self.restarts,
             worker_version: self.worker.as_ref().map(WorkerLink::build).unwrap_or_default(),
+            sandbox: self.worker.as_ref().and_then(WorkerLink::sandbox),
+            panics: total.panics,
             listening: self.listening.clone(),
         }
     }
@@ -69,6 +71,7 @@ pub(super) fn add(before: Counters, now: Counters) -> Counters {
         websockets: before.websockets + now.websockets,
         bytes_in: before.bytes_in + now.bytes_in,
         bytes_out: before.bytes_out + now.bytes_out,
+        panics: before.panics + now.panics,
         ..Counters::default()
     }
 }

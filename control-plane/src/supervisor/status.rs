@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use proxyplane_spec::Sandbox;
 use time::OffsetDateTime;
 
 /// Observed state of a service.
@@ -61,6 +62,10 @@ pub struct ServiceStatus {
     pub restarts: u32,
     /// What the worker says of itself.
     pub worker_version: String,
+    /// What the worker has given up; `None` before it dialled.
+    pub sandbox: Option<Sandbox>,
+    /// Connections that a panic ended since the last start.
+    pub panics: u64,
     /// Addresses it listens on.
     pub listening: Vec<SocketAddr>,
 }

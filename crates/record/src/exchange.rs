@@ -300,6 +300,9 @@ pub mod error_code {
     pub const UPSTREAM_RESPONSE_REFUSED: &str = "upstream_response_refused";
     /// The origin's response head is over the limits.
     pub const UPSTREAM_HEAD_TOO_LARGE: &str = "upstream_head_too_large";
+    /// The proxy's intermediate certificate has expired, because the control plane was away when it was to be renewed
+    /// (502). A renewal mends it; hosts that are passed through are not affected.
+    pub const PROXY_TLS_EXPIRED: &str = "proxy_tls_expired";
     /// A request to the proxy's own listener or the control plane (508).
     pub const LOOP_DETECTED: &str = "loop_detected";
     /// The stream was reset (HTTP/2 RST_STREAM, with its code).

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, ServiceId};
+use crate::{Account, Epoch, ServiceId};
 
 /// Version of the manifest that this build writes and reads.
 pub const HANDOFF_VERSION: u32 = 1;
@@ -28,4 +28,9 @@ pub struct Manifest {
     /// Address of each descriptor, in their order. The worker refuses to start if one is missing, does not listen or
     /// has another address.
     pub listeners: Vec<SocketAddr>,
+    /// Whom the worker is to run as; `None` when the control plane is not root, and the worker stays who it is.
+    #[serde(default)]
+    pub account: Option<Account>,
+    /// The one directory that the worker may write in; it exists and belongs to the worker's account.
+    pub spool: PathBuf,
 }

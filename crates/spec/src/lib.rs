@@ -11,12 +11,14 @@ mod ids;
 pub mod limits;
 mod names;
 pub mod reasons;
+mod sandbox;
 
 pub use capture::{CaptureSpec, RawCapture};
 pub use handoff::{HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
 pub use ids::{Epoch, EventId, ExchangeId, ServiceId, WorkspaceId};
 pub use names::{ServiceName, WorkspaceCode, check_description, check_title};
+pub use sandbox::{Account, Sandbox};
 
 /// A field that was refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

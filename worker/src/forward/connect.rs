@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proxyplane_h1::Scheme;
 use proxyplane_record::{Flags, TlsInfo, error_code};
 use proxyplane_spec::limits;
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
@@ -21,7 +22,9 @@ use crate::{
     capture::Recorder,
     core::{self, Leg, Request, Session, describe_connect},
     disconnect::{self, Peer},
-    http2, tunnel,
+    http2,
+    tls::TlsFailure,
+    tunnel,
     upstream::{self, Origin, Upstream, UpstreamFacts},
 };
 
@@ -38,6 +41,21 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn host_str(&self) -> &str {
         std::str::from_utf8(&self.host).unwrap_or_default()
+    }
+
+    /// Is it for a host that is not looked into?
+    fn passes_through(&self) -> bool {
+        self.ctx.service.config().spec.passes_through(self.host_str())
+    }
+
+    /// Why TLS in the tunnel could not be intercepted, if it is known now. Said before the tunnel is there: inside of it
+    /// there is no way to tell a client. That refuses tunnels without TLS, too.
+    fn cannot_intercept(&self) -> Option<TlsFailure> {
+        if self.passes_through() {
+            return None;
+        }
+        let authority = self.ctx.service.config().tls.authority();
+        authority.expired(OffsetDateTime::now_utc())
     }
 
     /// Begins the record of a tunnel, or of what came to nothing.
@@ -71,12 +89,6 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Was it asked for to a host that is not looked into?
-    fn passes_through(&self) -> bool {
-        let config = self.asked.ctx.service.config();
-        config.spec.passes_through(self.asked.host_str())
-    }
-
     /// Carries the bytes untouched; `flags` say why.
     pub(super) async fn run_raw(self, flags: u32, client_tls: Option<TlsInfo>) {
         let recorder = self.asked.record().await;
@@ -104,6 +116,12 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
         port,
         facts: None,
     };
+    if let Some(failure) = asked.cannot_intercept() {
+        let recorder = asked.record().await;
+        recorder.fail(failure.code, failure.detail.clone());
+        let page = core::error_answer(502, failure.code, &failure.detail, false);
+        return session.answer(&recorder, &page).await;
+    }
     let dialling = upstream::connect(&asked.ctx.service, origin.host_str(), port);
     let connected = match session.while_present(dialling).await {
         Ok(Ok(connected)) => connected,
@@ -132,7 +150,7 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
         upstream: connected.stream,
     };
     let first = first_bytes(&mut tunnel.client, &tunnel.upstream).await;
-    let passthrough = tunnel.passes_through();
+    let passthrough = tunnel.asked.passes_through();
     match first {
         First::Spoken(Verdict::Tls) => Box::pin(intercept::serve(tunnel)).await,
         First::Spoken(_) if passthrough => tunnel.run_raw(Flags::PASSTHROUGH, None).await,

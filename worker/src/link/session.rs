@@ -166,7 +166,14 @@ impl Session {
         loop {
             let done = tokio::select! {
                 message = connection.receive() => match message {
-                    Ok(message) => self.obey(message, connection, &mut staged, &mut reporter).await,
+                    Ok(message) => {
+                        let renewed = matches!(message, Down::Certificates(_));
+                        let obeyed = self.obey(message, connection, &mut staged, &mut reporter).await;
+                        if renewed {
+                            renew_at = self.next_renewal();
+                        }
+                        obeyed
+                    }
                     Err(error) => Err(error),
                 },
                 Some(update) = self.updates.recv() => connection.offer(Up::LiveRecord(update)),
@@ -268,6 +275,13 @@ impl Session {
             Ok(authority) => tls.replace_authority(authority),
             Err(error) => tracing::error!(%error, "new certificate not used; the one before stays"),
         }
+    }
+
+    /// The same after new certificates came. The root may be so near to its end that even those are due: asking at once
+    /// would get no better ones.
+    fn next_renewal(&self) -> Instant {
+        let (due, now) = (self.renewal(), Instant::now());
+        if due <= now { now + RENEW_AGAIN } else { due }
     }
 
     /// When to look next whether a renewal is due.

@@ -1,5 +1,6 @@
 //! A worker's whole life against a control plane that the tests play.
 
+mod renewal;
 mod stage;
 
 use std::collections::HashMap;
@@ -209,11 +210,17 @@ async fn a_worker_that_is_not_wanted_ends() {
 async fn a_connection_that_panics_ends_alone() {
     let mut stage = Stage::set();
     let _worker = stage.start_worker();
-    let _session = stage.ready().await;
+    let mut session = stage.ready().await;
+    let mut other = stage.client().await;
     let mut doomed = stage.client().await;
     doomed.write_all(b"boom").await.unwrap();
     assert_eq!(doomed.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    other.write_all(b"ping").await.unwrap();
+    other.read_exact(&mut [0; 4]).await.unwrap();
     stage.one_exchange().await;
+    session
+        .wait_for(|message| matches!(message, Up::Stats(stats) if stats.panics == 1))
+        .await;
 }
 
 #[tokio::test]

@@ -1,6 +1,13 @@
 //! The worker's authority: makes and keeps the certificates that clients are shown.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -50,6 +57,8 @@ pub struct Authority {
     /// What all server configurations share, session tickets included.
     base: ServerConfig,
     leaves: Cache<Result<Arc<Leaf>, String>>,
+    /// That it has expired is in the log.
+    expiry_told: AtomicBool,
 }
 
 impl Authority {
@@ -72,6 +81,7 @@ impl Authority {
             leaf_signer,
             base: base().map_err(|error| crypto(&error))?,
             leaves: Cache::new(LEAVES_MAX),
+            expiry_told: AtomicBool::new(false),
         }))
     }
 
@@ -91,6 +101,18 @@ impl Authority {
         self.validity.not_after.into()
     }
 
+    /// Why nothing can be certified at `now`, if so. Clients would refuse whatever is made with this intermediate.
+    pub fn expired(&self, now: OffsetDateTime) -> Option<TlsFailure> {
+        if now < self.validity.not_after {
+            return None;
+        }
+        let failure = TlsFailure::expired(self.validity.not_after);
+        if !self.expiry_told.swap(true, Relaxed) {
+            tracing::error!("{failure}; until then, TLS is refused but for hosts that are passed through");
+        }
+        Some(failure)
+    }
+
     /// The configuration that shows a certificate for `name` and answers `alpn`.
     pub(super) fn server_config(
         &self,
@@ -102,10 +124,8 @@ impl Authority {
     }
 
     fn leaf(&self, name: &ServerName<'static>, now: OffsetDateTime) -> Result<Arc<Leaf>, TlsFailure> {
-        if now >= self.validity.not_after {
-            return Err(TlsFailure::internal(
-                "the worker's intermediate certificate has expired".to_owned(),
-            ));
+        if let Some(failure) = self.expired(now) {
+            return Err(failure);
         }
         let own_end = self.validity.not_after;
         let fresh = |kept: &Result<Arc<Leaf>, String>| {

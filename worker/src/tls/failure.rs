@@ -1,6 +1,6 @@
 //! Why a handshake failed, in words for the row and the error page.
 
-use std::{error::Error as _, io};
+use std::{error::Error as _, io, time::Duration};
 
 use proxyplane_record::error_code;
 use proxyplane_spec::limits;
@@ -15,7 +15,7 @@ use crate::disconnect::{self, Peer};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct TlsFailure {
-    /// `error_code::CLIENT_TLS_FAILED`, `UPSTREAM_TLS_FAILED` or `INTERNAL`.
+    /// `error_code::CLIENT_TLS_FAILED`, `UPSTREAM_TLS_FAILED`, `PROXY_TLS_EXPIRED` or `INTERNAL`.
     pub code: &'static str,
     /// Cause, for people.
     pub detail: String,
@@ -38,6 +38,19 @@ impl TlsFailure {
         Self {
             code: error_code::INTERNAL,
             detail,
+        }
+    }
+
+    /// The authority's own certificate is over since `not_after`.
+    pub(super) fn expired(not_after: OffsetDateTime) -> Self {
+        let since = UnixTime::since_unix_epoch(Duration::from_secs(not_after.unix_timestamp().unsigned_abs()));
+        Self {
+            code: error_code::PROXY_TLS_EXPIRED,
+            detail: format!(
+                "the proxy's intermediate certificate expired on {} while the control plane was away; it is renewed as \
+                 soon as that is back",
+                date(since)
+            ),
         }
     }
 

@@ -75,6 +75,8 @@ fn proxy_status(status: ServiceStatus, stored: u64) -> v1::ProxyStatus {
         last_exit: status.last_exit,
         restarts: status.restarts,
         worker_version: status.worker_version,
+        sandbox: status.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
+        panics: status.panics,
         listening: status.listening.iter().map(ToString::to_string).collect(),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     supervisor::{
         certificates,
         error::LifecycleError,
-        listeners,
+        listeners, spool_dir,
         state::{Asked, Conflict, Event, Request, State},
     },
 };
@@ -214,6 +214,7 @@ impl Task {
         in_time(store::services::delete(&mut transaction, self.id, etag.as_deref())).await?;
         in_time(async { Ok(transaction.commit().await?) }).await?;
         self.log.remove();
+        spool_dir::remove_empty(&self.shared.options.spool_dir, self.id);
         self.end();
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use proxyplane_record::{ExchangeKind, error_code};
 use rustls_pki_types::ServerName;
+use time::OffsetDateTime;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::*;
@@ -131,4 +132,48 @@ async fn a_host_that_passes_through_meets_its_client() {
     let exchange = scene.rows(2).await.remove(0).exchange;
     assert_eq!(exchange.kind, i32::from(ExchangeKind::Tunnel));
     assert!(has(&exchange, Flags::PASSTHROUGH) && exchange.response_size > 500);
+}
+
+#[tokio::test]
+async fn an_expired_intermediate_refuses_tunnels_until_it_is_renewed() {
+    let ca = TestCa::new("Test root");
+    let mut scene = scene(&ca, false).await;
+    let now = OffsetDateTime::now_utc();
+    let tls = Arc::clone(&scene.service.config().tls);
+    tls.replace_authority(ca.authority_valid(now - time::Duration::days(8), now - time::Duration::HOUR));
+
+    scene.ask("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
+    let mut told = Vec::new();
+    scene.client.0.read_to_end(&mut told).await.unwrap();
+    let told = text(&told);
+    assert!(told.starts_with("HTTP/1.1 502 ") && told.contains("expired"), "{told}");
+
+    // HTTP without TLS has nothing to do with it.
+    scene.client = Peer(TcpStream::connect(scene.proxy).await.unwrap());
+    let mut origin = scene.get().await;
+    origin.say("HTTP/1.1 204 No Content\r\n\r\n").await;
+    scene.client.hear("HTTP/1.1 204 No Content\r\n\r\n").await;
+
+    tls.replace_authority(ca.authority());
+    scene.client = Peer(TcpStream::connect(scene.proxy).await.unwrap());
+    let (client, origin) = meet(&mut scene, &ca, &ca.origin(&[NAME])).await;
+    assert!(client.is_ok() && origin.is_ok(), "renewed");
+
+    let rows = scene.rows(2).await;
+    let refused = &rows[0].exchange;
+    assert_eq!((error(refused), refused.status), (error_code::PROXY_TLS_EXPIRED, 502));
+    assert_eq!(refused.kind, i32::from(ExchangeKind::Connect));
+    assert!(text(&refused.error_detail).contains("while the control plane was away"));
+}
+
+#[tokio::test]
+async fn a_host_that_passes_through_needs_no_intermediate() {
+    let ca = TestCa::new("Test root");
+    let mut scene = scene(&ca, true).await;
+    let now = OffsetDateTime::now_utc();
+    let expired = ca.authority_valid(now - time::Duration::days(8), now - time::Duration::HOUR);
+    scene.service.config().tls.replace_authority(expired);
+    let own = TestCa::new("Not the proxy's");
+    let (client, origin) = meet(&mut scene, &own, &own.origin(&[NAME])).await;
+    assert!(client.is_ok() && origin.is_ok());
 }

@@ -7,6 +7,7 @@ use proxyplane_proto::{
     LINK_PROTOCOL,
     worker::{self as wire, session_request::Message as Up, session_response::Message as Down},
 };
+use proxyplane_spec::Sandbox;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -48,6 +49,23 @@ impl SessionError {
     }
 }
 
+fn sandbox(of: Sandbox) -> wire::Sandbox {
+    let Sandbox {
+        uid,
+        no_new_privs,
+        landlock_abi,
+        open_files,
+        memory,
+    } = of;
+    wire::Sandbox {
+        uid,
+        no_new_privs,
+        landlock_abi,
+        open_files,
+        memory,
+    }
+}
+
 /// An open session.
 pub(crate) struct Connection {
     outgoing: mpsc::Sender<wire::SessionRequest>,
@@ -72,6 +90,7 @@ impl Connection {
             features: FEATURES.iter().map(|&name| name.to_owned()).collect(),
             pid: std::process::id().cast_signed(),
             csr_der: Bytes::copy_from_slice(identity.csr_der()),
+            sandbox: Some(sandbox(link.sandbox)),
         };
         // First in the queue, then the call: the answer's headers may wait for it.
         let hello = wire::SessionRequest {

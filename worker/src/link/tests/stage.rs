@@ -15,9 +15,10 @@ use proxyplane_proto::worker::{
     worker_link_service_server::{WorkerLinkService, WorkerLinkServiceServer},
 };
 use proxyplane_record::{ExchangeKind, Kind, frame};
-use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, ServiceId, limits};
+use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, Sandbox, ServiceId, limits};
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use rustls_pki_types::CertificateSigningRequestDer;
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixListener},
@@ -83,6 +84,8 @@ impl Stage {
             service_id: ServiceId::new(),
             link: socket.clone(),
             listeners: vec![address],
+            account: None,
+            spool: "/spool".into(),
         };
         Self {
             manifest,
@@ -100,7 +103,9 @@ impl Stage {
             manifest: self.manifest.clone(),
             listeners,
         };
-        tokio::spawn(app::run(handoff, 2, |service, stream, _, _| echo(service, stream)))
+        tokio::spawn(app::run(handoff, Sandbox::default(), 2, |service, stream, _, _| {
+            echo(service, stream)
+        }))
     }
 
     pub(super) fn identity(&self) -> wire::Identity {
@@ -234,9 +239,15 @@ impl Session {
     }
 
     pub(super) async fn welcome(&self, csr_der: &[u8], config: wire::WorkerConfig) {
+        let now = OffsetDateTime::now_utc();
+        let certificates = certificates(csr_der, now - time::Duration::DAY, now + time::Duration::days(7));
+        self.welcome_with(certificates, config).await;
+    }
+
+    pub(super) async fn welcome_with(&self, certificates: wire::Certificates, config: wire::WorkerConfig) {
         let welcome = wire::Welcome {
             config: Some(config),
-            certificates: Some(sign(csr_der)),
+            certificates: Some(certificates),
         };
         self.order(Down::Welcome(welcome)).await;
     }
@@ -303,14 +314,19 @@ impl WorkerLinkService for Server {
     }
 }
 
-/// Does what the control plane's CA does, with a root that nobody keeps.
-fn sign(csr_der: &[u8]) -> wire::Certificates {
+/// Does what the control plane's CA does, with a root that nobody keeps and for a time of the test's choice.
+pub(super) fn certificates(
+    csr_der: &[u8],
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+) -> wire::Certificates {
     let mut root = CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let root_der = Bytes::copy_from_slice(root.self_signed(&key).unwrap().der());
     let csr = CertificateSigningRequestDer::from(csr_der);
     let mut csr = CertificateSigningRequestParams::from_der(&csr).unwrap();
+    (csr.params.not_before, csr.params.not_after) = (not_before, not_after);
     csr.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let intermediate_der = Bytes::copy_from_slice(csr.signed_by(&Issuer::new(root, key)).unwrap().der());
     wire::Certificates {

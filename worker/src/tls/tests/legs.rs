@@ -318,6 +318,7 @@ async fn a_new_authority_is_used_at_once() {
         .accept_client(duplex(64).0, "a.example", &hello, Alpn::None)
         .await
         .unwrap_err();
+    assert_eq!(failure.code, error_code::PROXY_TLS_EXPIRED);
     assert!(failure.detail.contains("expired"), "{failure}");
 
     tls.replace_authority(ca.authority());
@@ -325,4 +326,28 @@ async fn a_new_authority_is_used_at_once() {
     let (hello, io) = sniffed(io).await;
     assert!(tls.accept_client(io, "a.example", &hello, Alpn::None).await.is_ok());
     assert!(handshake.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_renewal_disturbs_no_connection() {
+    let ca = TestCa::new("ca");
+    let tls = tls(&ca, &CaptureSpec::default());
+    let mut met = Vec::new();
+    for _ in 0..2 {
+        let (io, handshake) = client(ca.client(&[]), "a.example");
+        let (hello, io) = sniffed(io).await;
+        // The second handshake is under way when the authority changes.
+        let renewed = async {
+            if met.len() == 1 {
+                tls.replace_authority(ca.authority());
+            }
+        };
+        let (accepted, ()) = tokio::join!(tls.accept_client(io, "a.example", &hello, Alpn::None), renewed);
+        met.push((accepted.unwrap().0, handshake.await.unwrap().unwrap()));
+    }
+    for (served, client) in &mut met {
+        served.write_all(b"x").await.unwrap();
+        served.flush().await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+    }
 }
