@@ -1,19 +1,20 @@
 //! Wires the parts together, starts them in order and stops them in the other.
 //!
-//! Start: data directory, address, database, lease, ingest, worker link, supervisor, API, proxies. Stop: the API ends
+//! Start: data directory, address, database, lease, ingest, supervisor, worker link, API, proxies. Stop: the API ends
 //! its streams, workers drain, ingest commits what they sent, Postgres stops.
 
 mod database;
 mod error;
 mod lease;
 mod listen;
+mod sockets;
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -25,22 +26,35 @@ use crate::{
     health::Health,
     ingest::{Ingest, IngestHandle},
     lifecycle::{Lifecycle, Signals},
-    link::{self, Link},
+    link::Link,
     live::Hub,
     pki::Pki,
     services::Services,
     supervisor::{self, Supervisor},
+    upgrade::{self, Upgrade},
 };
 
 /// For records to be committed after the last worker is gone; a database that is away longer loses them.
 const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// For open calls to end after everything else has.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// For open calls to end before an upgrade; the API is to be back within two seconds.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// For blocking calls to end after everything else has.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs the control plane until it is told to stop.
-pub fn run(config: Config, environment: &Environment) -> Result<(), StartError> {
+/// How the control plane ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Everything is stopped.
+    Stopped,
+    /// Workers and Postgres run on, for the program that is to be executed now.
+    Left(Upgrade, Lifecycle),
+}
+
+/// Runs the control plane until it is told to stop, or to make room for its successor in this process.
+pub fn run(config: Config, environment: &Environment) -> Result<Ended, StartError> {
+    let upgrade = Upgrade::of_process().map_err(StartError::of("this program's path"))?;
     // One provider for everything that speaks TLS; already installed only in tests.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = DataDir::open(&config.data_dir)?;
@@ -49,7 +63,7 @@ pub fn run(config: Config, environment: &Environment) -> Result<(), StartError> 
         .enable_all()
         .build()
         .map_err(StartError::of("runtime"))?;
-    let done = runtime.block_on(serve(config, environment, data, listener));
+    let done = runtime.block_on(serve(config, environment, data, listener, upgrade));
     // A blocking call that hangs, such as a name look-up, must not keep the process.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     done
@@ -60,19 +74,30 @@ async fn serve(
     environment: &Environment,
     data: DataDir,
     listener: std::net::TcpListener,
-) -> Result<(), StartError> {
+    upgrade: Upgrade,
+) -> Result<Ended, StartError> {
     let process = Lifecycle::new();
     let signals = Signals::install().map_err(StartError::of("signals"))?;
+    upgrade::let_signals_through().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
     let database = Database::start(&config, &data).await?;
     let ingesting = Lifecycle::new();
-    let result = match Running::start(&config, &data, &database, listener, &process, &ingesting).await {
+    let result = match Running::start(&config, &data, &database, listener, &process, &ingesting, &upgrade).await {
         Ok(running) => {
-            process
-                .soft()
-                .run_until_cancelled(running.begin(&config, environment, &data))
-                .await;
-            process.soft().cancelled().await;
+            let serving = async {
+                running.begin(&config, environment, &data).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = serving => {}
+                () = process.soft().cancelled() => {}
+                () = upgrade.begun() => running.end_calls(&process).await,
+            }
+            // Told to stop while it was on its way to the upgrade, it stops.
+            if !process.stopping().is_cancelled() {
+                info!("making room for the program that takes over");
+                return Ok(Ended::Left(upgrade, process));
+            }
             running.stop(config.shutdown_timeout, &process, &ingesting).await
         }
         Err(error) => {
@@ -85,12 +110,14 @@ async fn serve(
     };
     database.stop().await;
     info!("stopped");
-    result
+    result.map(|()| Ended::Stopped)
 }
 
 /// Everything but the database.
 struct Running {
     address: SocketAddr,
+    /// The API's.
+    calls: Lifecycle,
     lease: Lease,
     pki: Arc<Pki>,
     ingest: IngestHandle,
@@ -109,6 +136,7 @@ impl Running {
         listener: std::net::TcpListener,
         process: &Lifecycle,
         ingesting: &Lifecycle,
+        upgrade: &Upgrade,
     ) -> Result<Self, StartError> {
         let db = database.pool().clone();
         let lease = Lease::acquire(&db, data, process).await?;
@@ -123,17 +151,18 @@ impl Running {
         let link = Link::new(pki.clone(), ingest.clone(), hub.clone());
         let unlink = CancellationToken::new();
         let link_socket = data.run().join("link.sock");
-        serve_link(&link, &link_socket, &unlink, process)?;
         let options = supervisor::Options {
             worker_binary: config.worker_bin.clone(),
             run_dir: data.run().to_owned(),
             log_dir: data.log(),
-            link_socket,
+            link_socket: link_socket.clone(),
             control_addresses: vec![address],
             drain_timeout: config.shutdown_timeout,
         };
-        let supervisor = Supervisor::open(options, db.clone(), link, ingest.clone(), process.tracker().clone());
+        let supervisor = Supervisor::open(options, db.clone(), link.clone(), ingest.clone(), process.tracker().clone());
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
+        supervisor.adopt().await?;
+        sockets::serve(&link, &link_socket, &unlink, process)?;
         let services = Services::new(db.clone(), supervisor.clone());
         let health = Health::new(db.clone(), ingest.clone(), pki.clone(), supervisor.clone());
 
@@ -145,11 +174,15 @@ impl Running {
             health: health.clone(),
             token,
             allowed_origins: config.allowed_origins.clone(),
+            upgrade: upgrade.clone(),
+            run: lease.boot(),
         };
-        api.serve(listener, process).await.map_err(StartError::of("API"))?;
+        let calls = process.apart();
+        api.serve(listener, &calls).await.map_err(StartError::of("API"))?;
         info!(%address, "the API is served");
         Ok(Self {
             address,
+            calls,
             lease,
             pki,
             ingest,
@@ -197,6 +230,15 @@ impl Running {
         }
     }
 
+    /// Lets nobody in any more, and open calls come to their end, for a moment.
+    async fn end_calls(&self, process: &Lifecycle) {
+        info!("upgrading");
+        process.soft().cancel();
+        if tokio::time::timeout(LEAVE_TIMEOUT, self.calls.finish()).await.is_err() {
+            warn!("calls were still open");
+        }
+    }
+
     /// `ingesting` is apart from `process`: ingest goes on while workers drain.
     async fn stop(self, drain: Duration, process: &Lifecycle, ingesting: &Lifecycle) -> Result<(), StartError> {
         info!(timeout = %humantime::format_duration(drain), "draining proxies");
@@ -214,31 +256,14 @@ impl Running {
         }
         ingesting.finish().await;
         self.unlink.cancel();
-        if tokio::time::timeout(CALLS_TIMEOUT, process.finish()).await.is_err() {
+        let calls = async { tokio::join!(self.calls.finish(), process.finish()) };
+        if tokio::time::timeout(CALLS_TIMEOUT, calls).await.is_err() {
             warn!("calls were still open");
             process.hard().cancel();
         }
         info!(fingerprint = self.pki.fingerprint(), "proxies and ingest stopped");
         self.lease.release().await
     }
-}
-
-/// Binds the worker link's socket; what a former control plane left there is removed: the data directory is ours.
-fn serve_link(link: &Link, path: &Path, stop: &CancellationToken, process: &Lifecycle) -> Result<(), StartError> {
-    let failed = || StartError::of("worker link");
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed()(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(failed())?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed())?;
-    let serving = link::serve(link.clone(), listener, stop.clone());
-    process.spawn(async move {
-        if let Err(error) = serving.await {
-            error!(%error, "the worker link ended");
-        }
-    });
-    Ok(())
 }
 
 /// Writes the CA certificate where everybody may read it.

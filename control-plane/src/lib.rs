@@ -20,3 +20,4 @@ pub mod services;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
+pub mod upgrade;

@@ -4,6 +4,7 @@
 //! Desired state is in the store, observed state in the task. What a task does is decided by the pure table in
 //! `state.rs`.
 
+mod adopt;
 mod backoff;
 mod binary;
 mod boot;
@@ -15,6 +16,8 @@ pub mod holder;
 mod listeners;
 mod logs;
 mod observed;
+mod pidfd;
+mod process;
 mod refuse;
 mod run_record;
 mod spawn;
@@ -30,6 +33,7 @@ use std::{
     time::Duration,
 };
 
+use adopt::Adoption;
 pub use binary::BinaryError;
 pub use error::LifecycleError;
 pub use holder::PortHolder;
@@ -89,6 +93,7 @@ pub struct Supervisor {
 struct Shared {
     options: Options,
     binary: binary::WorkerBinary,
+    adoption: Adoption,
     db: Db,
     link: Link,
     ingest: IngestHandle,
@@ -105,8 +110,8 @@ struct Handle {
 }
 
 impl Supervisor {
-    /// Opens the worker binary, accepts it by what it says of itself, and ends workers of a former control plane.
-    /// Nothing runs yet: see [`Self::boot`].
+    /// Opens the worker binary and accepts it by what it says of itself. Nothing runs yet: see [`Self::adopt`] and
+    /// [`Self::boot`].
     pub async fn open(
         options: Options,
         db: Db,
@@ -116,10 +121,10 @@ impl Supervisor {
     ) -> Result<Self, BinaryError> {
         let binary = binary::WorkerBinary::open(&options.worker_binary).await?;
         tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
-        boot::end_former(&options.run_dir, &db, &ingest).await;
         let shared = Shared {
             options,
             binary,
+            adoption: Adoption::default(),
             db,
             link,
             ingest,
@@ -255,6 +260,11 @@ impl Supervisor {
     ) -> Result<T, LifecycleError> {
         let (answer, answered) = oneshot::channel();
         let handle = self.handle(id)?;
+        // A worker that is just being adopted is waited for.
+        let adopted = self.shared.adoption.settled_for(id);
+        if self.shared.closing.run_until_cancelled(adopted).await.is_none() {
+            return Err(LifecycleError::ShuttingDown);
+        }
         handle.commands.send(command(answer)).await.map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }

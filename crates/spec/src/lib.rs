@@ -13,7 +13,7 @@ mod names;
 pub mod reasons;
 
 pub use capture::{CaptureSpec, RawCapture};
-pub use handoff::{HANDOFF_VERSION, Manifest};
+pub use handoff::{HANDOFF_SOCKET, HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
 pub use ids::{Epoch, ExchangeId, ServiceId, WorkspaceId};
 pub use names::{ServiceName, WorkspaceCode, check_description, check_title};
