@@ -35,10 +35,11 @@ use proxyplane_proto::{
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic_reflection::server::Builder as Reflection;
+use uuid::Uuid;
 
 use crate::{
     config::WebOrigin, events::Feed, health::Health, lifecycle::Lifecycle, live::Hub, pki::Pki, services::Services,
-    store::Db,
+    store::Db, upgrade::Upgrade,
 };
 
 /// What the API is served from.
@@ -60,6 +61,10 @@ pub struct Api {
     pub token: Token,
     /// Pages of others that may call.
     pub allowed_origins: Vec<WebOrigin>,
+    /// Of this process.
+    pub upgrade: Upgrade,
+    /// This run of the control plane.
+    pub run: Uuid,
 }
 
 impl Api {
@@ -81,6 +86,7 @@ impl Api {
         };
         let health = grpc_health::serve(self.health.clone(), lifecycle).await;
         let events = events::EventLog::new(self.db.clone(), self.feed, streams.clone());
+        let system = system::System::new(self.health, self.pki, self.upgrade, self.run);
         let proxies = proxies::Proxies::new(self.services.clone(), streams.clone());
         Ok(
             Routes::new(WorkspaceServiceServer::new(workspaces::Workspaces::new(self.services)))
@@ -89,7 +95,7 @@ impl Api {
                     self.db, self.hub, streams,
                 )))
                 .add_service(EventServiceServer::new(events))
-                .add_service(SystemServiceServer::new(system::System::new(self.health, self.pki)))
+                .add_service(SystemServiceServer::new(system))
                 .add_service(reflection().build_v1().map_err(std::io::Error::other)?)
                 .add_service(reflection().build_v1alpha().map_err(std::io::Error::other)?)
                 .add_service(health)

@@ -1,12 +1,13 @@
 //! Wires the parts together, starts them in order and stops them in the other.
 //!
-//! Start: data directory, address, database, event log, lease, ingest, worker link, supervisor, API, proxies. Stop: the API ends
+//! Start: data directory, address, database, event log, lease, ingest, supervisor, worker link, API, proxies. Stop: the API ends
 //! its streams, workers drain, ingest commits what they sent, the last events are stored, Postgres stops.
 
 mod database;
 mod error;
 mod lease;
 mod listen;
+mod sockets;
 
 use std::{
     fs,
@@ -20,8 +21,7 @@ use std::{
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
-use proxyplane_spec::Account;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -34,11 +34,12 @@ use crate::{
     health::Health,
     ingest::{Ingest, IngestHandle},
     lifecycle::{Lifecycle, Signals},
-    link::{self, Link},
+    link::Link,
     live::Hub,
     pki::Pki,
     services::Services,
     supervisor::{self, Supervisor},
+    upgrade::{self, Upgrade},
 };
 
 /// For records to be committed after the last worker is gone; a database that is away longer loses them.
@@ -47,11 +48,23 @@ const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// For open calls to end after everything else has.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// For open calls to end before an upgrade; the API is to be back within two seconds.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// For blocking calls to end after everything else has.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs the control plane until it is told to stop.
-pub fn run(config: Config, environment: &Environment, writer: Writer) -> Result<(), StartError> {
+/// How the control plane ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Everything is stopped.
+    Stopped,
+    /// Workers and Postgres run on, for the program that is to be executed now.
+    Left(Upgrade, Lifecycle),
+}
+
+/// Runs the control plane until it is told to stop, or to make room for its successor in this process.
+pub fn run(config: Config, environment: &Environment, writer: Writer) -> Result<Ended, StartError> {
+    let upgrade = Upgrade::of_process().map_err(StartError::of("this program's path"))?;
     // One provider for everything that speaks TLS; already installed only in tests.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let data = DataDir::open(&config.data_dir)?;
@@ -63,7 +76,7 @@ pub fn run(config: Config, environment: &Environment, writer: Writer) -> Result<
         .enable_all()
         .build()
         .map_err(StartError::of("runtime"))?;
-    let done = runtime.block_on(serve(config, environment, data, listener, writer));
+    let done = runtime.block_on(serve(config, environment, data, listener, writer, upgrade));
     // A blocking call that hangs, such as a name look-up, must not keep the process.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     done
@@ -75,20 +88,33 @@ async fn serve(
     data: DataDir,
     listener: std::net::TcpListener,
     writer: Writer,
-) -> Result<(), StartError> {
+    upgrade: Upgrade,
+) -> Result<Ended, StartError> {
     let process = Lifecycle::new();
     let signals = Signals::install().map_err(StartError::of("signals"))?;
+    upgrade::let_signals_through().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
     let database = Database::start(&config, &data).await?;
     let log = writer.start(database.pool().clone());
     let ingesting = Lifecycle::new();
-    let result = match Running::start(&config, &data, &database, &log, listener, &process, &ingesting).await {
+    let started = Running::start(&config, &data, &database, &log, listener, &process, &ingesting, &upgrade).await;
+    let result = match started {
         Ok(running) => {
-            process
-                .soft()
-                .run_until_cancelled(running.begin(&config, environment, &data))
-                .await;
-            process.soft().cancelled().await;
+            let serving = async {
+                running.begin(&config, environment, &data).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = serving => {}
+                () = process.soft().cancelled() => {}
+                () = upgrade.begun() => running.end_calls(&process).await,
+            }
+            // Told to stop while it was on its way to the upgrade, it stops.
+            if !process.stopping().is_cancelled() {
+                info!("making room for the program that takes over");
+                log.finish(EVENTS_TIMEOUT).await;
+                return Ok(Ended::Left(upgrade, process));
+            }
             running.stop(config.shutdown_timeout, &process, &ingesting).await
         }
         Err(error) => {
@@ -102,12 +128,14 @@ async fn serve(
     log.finish(EVENTS_TIMEOUT).await;
     database.stop().await;
     info!("stopped");
-    result
+    result.map(|()| Ended::Stopped)
 }
 
 /// Everything but the database.
 struct Running {
     address: SocketAddr,
+    /// The API's.
+    calls: Lifecycle,
     lease: Lease,
     pki: Arc<Pki>,
     ingest: IngestHandle,
@@ -127,6 +155,7 @@ impl Running {
         listener: std::net::TcpListener,
         process: &Lifecycle,
         ingesting: &Lifecycle,
+        upgrade: &Upgrade,
     ) -> Result<Self, StartError> {
         let (db, events) = (database.pool().clone(), log.events());
         let lease = Lease::acquire(&db, data, process).await?;
@@ -142,20 +171,21 @@ impl Running {
         let link = Link::new(pki.clone(), ingest.clone(), hub.clone(), events.clone());
         let unlink = CancellationToken::new();
         let link_socket = data.run().join("link.sock");
-        serve_link(&link, &link_socket, config.worker_user, &unlink, process)?;
         let options = supervisor::Options {
             worker_binary: config.worker_bin.clone(),
             run_dir: data.run().to_owned(),
             spool_dir: data.spool(),
             account: config.worker_user,
             log_dir: data.log(),
-            link_socket,
+            link_socket: link_socket.clone(),
             control_addresses: vec![address],
             drain_timeout: config.shutdown_timeout,
             events,
         };
-        let supervisor = Supervisor::open(options, db.clone(), link, ingest.clone(), process.tracker().clone());
+        let supervisor = Supervisor::open(options, db.clone(), link.clone(), ingest.clone(), process.tracker().clone());
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
+        supervisor.adopt().await?;
+        sockets::serve(&link, &link_socket, config.worker_user, &unlink, process)?;
         let services = Services::new(db.clone(), supervisor.clone(), hub.clone());
         let health = Health::new(db.clone(), ingest.clone(), pki.clone(), supervisor.clone());
 
@@ -168,11 +198,15 @@ impl Running {
             health: health.clone(),
             token,
             allowed_origins: config.allowed_origins.clone(),
+            upgrade: upgrade.clone(),
+            run: lease.boot(),
         };
-        api.serve(listener, process).await.map_err(StartError::of("API"))?;
+        let calls = process.apart();
+        api.serve(listener, &calls).await.map_err(StartError::of("API"))?;
         info!(%address, "the API is served");
         Ok(Self {
             address,
+            calls,
             lease,
             pki,
             ingest,
@@ -220,6 +254,15 @@ impl Running {
         }
     }
 
+    /// Lets nobody in any more, and open calls come to their end, for a moment.
+    async fn end_calls(&self, process: &Lifecycle) {
+        info!("upgrading");
+        process.soft().cancel();
+        if tokio::time::timeout(LEAVE_TIMEOUT, self.calls.finish()).await.is_err() {
+            warn!("calls were still open");
+        }
+    }
+
     /// `ingesting` is apart from `process`: ingest goes on while workers drain.
     async fn stop(self, drain: Duration, process: &Lifecycle, ingesting: &Lifecycle) -> Result<(), StartError> {
         info!(timeout = %humantime::format_duration(drain), "draining proxies");
@@ -237,45 +280,14 @@ impl Running {
         }
         ingesting.finish().await;
         self.unlink.cancel();
-        if tokio::time::timeout(CALLS_TIMEOUT, process.finish()).await.is_err() {
+        let calls = async { tokio::join!(self.calls.finish(), process.finish()) };
+        if tokio::time::timeout(CALLS_TIMEOUT, calls).await.is_err() {
             warn!("calls were still open");
             process.hard().cancel();
         }
         info!(fingerprint = self.pki.fingerprint(), "proxies and ingest stopped");
         self.lease.release().await
     }
-}
-
-/// Binds the worker link's socket, which only we and `workers` can connect to; what a former control plane left there is
-/// removed: the data directory is ours.
-fn serve_link(
-    link: &Link,
-    path: &Path,
-    workers: Option<Account>,
-    stop: &CancellationToken,
-    process: &Lifecycle,
-) -> Result<(), StartError> {
-    let failed = || StartError::of("worker link");
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed()(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(failed())?;
-    let mode = match workers {
-        Some(Account { gid, .. }) => {
-            chown(path, None, Some(gid)).map_err(failed())?;
-            0o660
-        }
-        None => 0o600,
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed())?;
-    let serving = link::serve(link.clone(), listener, stop.clone());
-    process.spawn(async move {
-        if let Err(error) = serving.await {
-            error!(%error, "the worker link ended");
-        }
-    });
-    Ok(())
 }
 
 /// Writes the CA certificate where everybody may read it.

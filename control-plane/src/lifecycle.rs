@@ -16,6 +16,7 @@ use tracing::{Instrument as _, info, warn};
 pub struct Lifecycle {
     soft: CancellationToken,
     hard: CancellationToken,
+    stopping: CancellationToken,
     tracker: TaskTracker,
 }
 
@@ -33,6 +34,26 @@ impl Lifecycle {
     /// Cancelled when waiting is over.
     pub fn hard(&self) -> &CancellationToken {
         &self.hard
+    }
+
+    /// Cancelled when it is a stop for good that begins: an upgrade cancels the soft token alone.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Begins a stop for good.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+        self.soft.cancel();
+    }
+
+    /// The same tokens, for tasks that are waited for apart.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            ..self.clone()
+        }
     }
 
     /// Where long-lived tasks are spawned.
@@ -87,7 +108,7 @@ impl Signals {
     pub async fn drive(mut self, lifecycle: Lifecycle) {
         let name = self.next().await;
         info!(signal = name, "stopping; once more to hurry");
-        lifecycle.soft.cancel();
+        lifecycle.stop();
         loop {
             let name = self.next().await;
             warn!(signal = name, "stopping at once");

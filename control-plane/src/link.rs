@@ -5,6 +5,7 @@
 
 mod instance;
 mod records;
+mod returned;
 mod server;
 mod session;
 #[cfg(test)]
@@ -12,14 +13,16 @@ mod tests;
 
 use std::{
     collections::HashMap,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use instance::Instance;
 pub(crate) use instance::{ChangeError, Counters, Expected, FromWorker};
+pub(crate) use returned::serve as serve_returned;
 use proxyplane_proto::worker::{
-    Activate, Drain, ReportStats, WorkerConfig, session_response::Message as ToWorker,
+    Activate, Drain, ReportStats, ReturnListeners, WorkerConfig, session_response::Message as ToWorker,
     worker_link_service_server::WorkerLinkServiceServer,
 };
 use proxyplane_spec::{Epoch, Sandbox};
@@ -64,10 +67,17 @@ impl Link {
         }
     }
 
-    /// Announces a worker. What it says of its own life comes on the receiver.
-    pub(crate) fn expect(&self, expected: Expected, config: WorkerConfig) -> (WorkerLink, mpsc::Receiver<FromWorker>) {
+    /// Announces a worker, with what it is to be told to do: nothing, if it runs a service that is gone. What it says of
+    /// its own life comes on the receiver.
+    pub(crate) fn expect(
+        &self,
+        expected: Expected,
+        config: Option<WorkerConfig>,
+    ) -> (WorkerLink, mpsc::Receiver<FromWorker>) {
         let epoch = expected.epoch;
-        self.shared.hub.name(expected.service_id, &config.service_name);
+        if let Some(config) = &config {
+            self.shared.hub.name(expected.service_id, &config.service_name);
+        }
         let (instance, events) = Instance::new(expected, config);
         let instance = Arc::new(instance);
         self.instances().insert(epoch, instance.clone());
@@ -78,6 +88,15 @@ impl Link {
             },
             events,
         )
+    }
+
+    /// The process `pid` dialled and is not the worker that is expected of it: the supervisor may have taken it for one.
+    fn stranger(&self, pid: Option<i32>) {
+        let instances = self.instances();
+        let taken = instances.values().find(|instance| Some(instance.expected.pid) == pid);
+        if let Some(instance) = taken {
+            instance.offer(FromWorker::Stranger);
+        }
     }
 
     fn instance(&self, epoch: Epoch) -> Option<Arc<Instance>> {
@@ -133,6 +152,22 @@ impl WorkerLink {
         self.instance
             .ask(revision, ToWorker::Activate(Activate { revision }))
             .await
+    }
+
+    /// Asks the worker for its listeners. [`FromWorker::Returned`] says that they are here; a worker that is not
+    /// connected says READY when it is, and is asked again.
+    pub(crate) fn ask_for_listeners(&self) {
+        self.instance.send(ToWorker::ReturnListeners(ReturnListeners {}));
+    }
+
+    /// The listeners that the worker gave back, each with its address; once.
+    pub(crate) fn take_listeners(&self) -> Option<Vec<(SocketAddr, TcpListener)>> {
+        self.instance.take_listeners()
+    }
+
+    /// Since when the worker has been serving, by its own account.
+    pub(crate) fn serving_since(&self) -> Option<Instant> {
+        self.instance.serving_since()
     }
 
     /// Asks the worker to drain; `false` if it is not connected.

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser as _;
 use proxyplane::{
-    app,
+    app::{self, Ended},
     config::{Arguments, Command, Config, Environment, LogFormat, ServeArguments},
     events, telemetry,
 };
@@ -53,14 +53,23 @@ fn serve(flags: &ServeArguments) -> ExitCode {
     let (events, writer) = events::channel();
     telemetry::install(format, loaded.config.log_level, events);
     match app::run(loaded.config, &environment, writer) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::Left(upgrade, process)) => {
+            let error = upgrade.execute(process.stopping().is_cancelled());
+            tell(format, &error);
+            ExitCode::FAILURE
+        }
         Err(error) => {
-            match format {
-                LogFormat::Text => complain(&error),
-                LogFormat::Json => tracing::error!("{error}"),
-            }
+            tell(format, &error);
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn tell(format: LogFormat, error: &dyn std::fmt::Display) {
+    match format {
+        LogFormat::Text => complain(error),
+        LogFormat::Json => tracing::error!("{error}"),
     }
 }
 

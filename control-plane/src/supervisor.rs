@@ -5,6 +5,7 @@
 //! `state.rs`.
 
 pub(crate) mod account;
+mod adopt;
 mod backoff;
 mod binary;
 mod boot;
@@ -16,6 +17,8 @@ pub mod holder;
 mod listeners;
 mod logs;
 mod observed;
+mod pidfd;
+mod process;
 mod refuse;
 mod run_record;
 mod spawn;
@@ -32,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use adopt::Adoption;
 pub use binary::BinaryError;
 pub use error::LifecycleError;
 pub use holder::PortHolder;
@@ -98,6 +102,7 @@ pub struct Supervisor {
 struct Shared {
     options: Options,
     binary: binary::WorkerBinary,
+    adoption: Adoption,
     db: Db,
     link: Link,
     ingest: IngestHandle,
@@ -114,8 +119,8 @@ struct Handle {
 }
 
 impl Supervisor {
-    /// Opens the worker binary, accepts it by what it says of itself, and ends workers of a former control plane.
-    /// Nothing runs yet: see [`Self::boot`].
+    /// Opens the worker binary and accepts it by what it says of itself. Nothing runs yet: see [`Self::adopt`] and
+    /// [`Self::boot`].
     pub async fn open(
         options: Options,
         db: Db,
@@ -125,10 +130,10 @@ impl Supervisor {
     ) -> Result<Self, BinaryError> {
         let binary = binary::WorkerBinary::open(&options.worker_binary).await?;
         tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
-        boot::end_former(&options.run_dir, &db, &ingest).await;
         let shared = Shared {
             options,
             binary,
+            adoption: Adoption::default(),
             db,
             link,
             ingest,
@@ -264,6 +269,11 @@ impl Supervisor {
     ) -> Result<T, LifecycleError> {
         let (answer, answered) = oneshot::channel();
         let handle = self.handle(id)?;
+        // A worker that is just being adopted is waited for.
+        let adopted = self.shared.adoption.settled_for(id);
+        if self.shared.closing.run_until_cancelled(adopted).await.is_none() {
+            return Err(LifecycleError::ShuttingDown);
+        }
         handle.commands.send(command(answer)).await.map_err(|_| self.gone())?;
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }

@@ -12,7 +12,7 @@ use proxyplane_tests::{RawClient, RawOrigin, World, eventually, eventually_withi
 
 #[test]
 fn a_bootstrapped_server_has_a_ready_proxy_and_says_how_to_use_it() {
-    let mut world = World::start_with(&["--bootstrap"]);
+    let world = World::start_with(&["--bootstrap"]);
     let proxy = world.proxyctl(["-o", "json", "proxy", "get", "capture"]).json();
     assert_eq!(
         (&proxy["workspace"], &proxy["state"]),
@@ -52,7 +52,7 @@ fn a_plain_server_makes_nothing() {
 
 #[test]
 fn a_restart_brings_the_enabled_proxies_back_with_their_data() {
-    let mut world = World::start();
+    let world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     for name in ["on", "off"] {
         let _ = world.proxyctl(["proxy", "create", name, "--start"]).ok();
@@ -83,8 +83,8 @@ fn a_restart_brings_the_enabled_proxies_back_with_their_data() {
 }
 
 #[test]
-fn a_killed_server_finds_its_data_and_starts_its_proxies_anew() {
-    let mut world = World::start();
+fn a_killed_server_finds_its_data_and_its_proxies_again() {
+    let world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let _ = world.proxyctl(["proxy", "create", "survivor", "--start"]).ok();
     let before = world.proxyctl(["-o", "json", "proxy", "get", "survivor"]).json();
@@ -105,7 +105,13 @@ fn a_killed_server_finds_its_data_and_starts_its_proxies_anew() {
     assert!(rows.as_array().unwrap().iter().any(|row| row["query"] == "before"));
     curl.get(&nginx().http("/hello"));
     let after = world.proxyctl(["-o", "json", "proxy", "get", "survivor"]).json();
-    assert_eq!((&after["state"], &after["port"]), (&"running".into(), &before["port"]));
+    assert_eq!(
+        (&after["state"], &after["port"], &after["pid"]),
+        (&"running".into(), &before["port"], &before["pid"])
+    );
+    eventually("what passed meanwhile is stored, too", || {
+        (world.proxyctl(["-o", "json", "proxy", "get", "survivor"]).json()["stored"] == 3).then_some(())
+    });
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn a_second_server_on_the_same_data_is_refused_with_its_holder() {
 
 #[test]
 fn a_port_taken_at_boot_is_waited_for_and_then_given_up_with_its_holder() {
-    let mut world = World::start();
+    let world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let ports = ["lucky", "unlucky", "free"].map(|name| {
         let made = world
@@ -233,7 +239,7 @@ fn a_stop_ends_workers_then_ingest_then_the_database_and_loses_nothing() {
 
 #[test]
 fn a_hundred_streams_without_end_are_cut_at_the_deadline() {
-    let mut world = World::start_with(&["--shutdown-timeout", "1s"]);
+    let world = World::start_with(&["--shutdown-timeout", "1s"]);
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let proxy = world.proxyctl(["-o", "json", "proxy", "create", "p", "--start"]).json();
     let origin = RawOrigin::serving(|peer| {
@@ -265,7 +271,7 @@ fn a_hundred_streams_without_end_are_cut_at_the_deadline() {
 
 #[test]
 fn a_live_view_survives_a_restart_and_misses_nothing() {
-    let mut world = World::start();
+    let world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let proxy = world.proxyctl(["-o", "json", "proxy", "create", "p", "--start"]).json();
     let curl = proxyplane_tests::Curl::direct().through(&format!("127.0.0.1:{}", proxy["port"]));
@@ -282,7 +288,7 @@ fn a_live_view_survives_a_restart_and_misses_nothing() {
 
 #[test]
 fn whoever_watches_a_proxy_or_follows_its_log_goes_on_after_a_restart() {
-    let mut world = World::start();
+    let world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let _ = world.proxyctl(["proxy", "create", "p", "--start"]).ok();
     let mut watch = world.follow(["-o", "jsonl", "proxy", "watch", "p"]);

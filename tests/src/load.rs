@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -13,6 +13,7 @@ use crate::RawClient;
 /// One connection on which requests are sent and answered; ends with the test, however that ends.
 pub struct Load {
     done: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
     client: Option<JoinHandle<usize>>,
 }
 
@@ -20,7 +21,9 @@ impl Load {
     /// Sends `request` to `address`, again after each answer, which must be 200 with a body of two bytes.
     pub fn on(address: &str, request: &str) -> Self {
         let done = Arc::new(AtomicBool::new(false));
-        let (told, address, request) = (Arc::clone(&done), address.to_owned(), request.to_owned());
+        let served = Arc::new(AtomicUsize::new(0));
+        let (told, count) = (Arc::clone(&done), Arc::clone(&served));
+        let (address, request) = (address.to_owned(), request.to_owned());
         let client = thread::spawn(move || {
             let mut client = RawClient::connect(&address);
             let mut served = 0;
@@ -30,13 +33,20 @@ impl Load {
                 assert!(head.starts_with("HTTP/1.1 200"), "after {served}: {head}");
                 client.read_exactly(2);
                 served += 1;
+                count.store(served, Ordering::Relaxed);
             }
             served
         });
         Self {
             done,
+            served,
             client: Some(client),
         }
+    }
+
+    /// How many requests were answered so far.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Ends it: how many requests were answered; all were.

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use nix::sys::signal::Signal;
@@ -21,8 +21,9 @@ pub struct World {
     arguments: Vec<String>,
     /// Whom the server runs as, if not as the tests do.
     user: Option<PlainUser>,
-    program: PathBuf,
-    server: Option<Process>,
+    /// What is started; `None` means the program of this build.
+    program: Option<PathBuf>,
+    server: Mutex<Option<Process>>,
 }
 
 impl World {
@@ -40,7 +41,7 @@ impl World {
 
     /// One of its own with more arguments for `serve`.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let mut world = Self::prepared(arguments);
+        let world = Self::prepared(arguments);
         world.serve();
         world
     }
@@ -53,8 +54,8 @@ impl World {
             listen: format!("127.0.0.1:{}", free_port()),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             user: None,
-            program: binary("proxyplane"),
-            server: None,
+            program: None,
+            server: Mutex::new(None),
         }
     }
 
@@ -63,7 +64,7 @@ impl World {
         let mut world = Self::prepared(&[]);
         if let Some(user) = PlainUser::other() {
             let programs = [binary("proxyplane"), binary("proxyplane-worker")];
-            world.program = user.move_in(&world.directory, &programs);
+            world.program = Some(user.move_in(&world.directory, &programs));
             world.user = Some(user);
         }
         world.serve();
@@ -77,10 +78,10 @@ impl World {
     }
 
     /// Starts the server and waits until everything is ready.
-    pub fn serve(&mut self) {
+    pub fn serve(&self) {
         self.spawn();
         eventually("the server is ready", || {
-            if let Some(status) = self.server.as_mut().and_then(Process::exited) {
+            if let Some(status) = self.lock().as_mut().and_then(Process::exited) {
                 panic!("proxyplane ended with {status}:\n{}", self.log());
             }
             (self.proxyctl(["system", "status"]).code == 0).then_some(())
@@ -88,8 +89,9 @@ impl World {
     }
 
     /// Starts the server and does not wait.
-    pub fn spawn(&mut self) {
-        let mut command = self.command(&self.program);
+    pub fn spawn(&self) {
+        let built = || binary("proxyplane");
+        let mut command = self.command(&self.program.clone().unwrap_or_else(built));
         if let Some(user) = &self.user {
             user.run(&mut command);
         }
@@ -114,24 +116,60 @@ impl World {
         command
             .stdout(log.try_clone().expect("a descriptor can be duplicated"))
             .stderr(log);
-        self.server = Some(Process::start("proxyplane", &mut command, &self.directory));
+        *self.lock() = Some(Process::start("proxyplane", &mut command, &self.directory));
     }
 
     /// Stops the server with SIGTERM: its exit code. The data stays.
-    pub fn stop(&mut self) -> i32 {
-        self.server.take().expect("the server was started").stop()
+    pub fn stop(&self) -> i32 {
+        let mut server = self.lock().take().expect("the server was started");
+        server.stop()
     }
 
     /// Kills the server on the spot. Workers and Postgres live on, as they should.
-    pub fn kill(&mut self) {
-        let mut server = self.server.take().expect("the server was started");
+    pub fn kill(&self) {
+        let mut server = self.lock().take().expect("the server was started");
         server.signal(Signal::SIGKILL);
         server.ended();
     }
 
     /// The server's process.
     pub fn server(&mut self) -> &mut Process {
-        self.server.as_mut().expect("the server was started")
+        let server = self.server.get_mut().unwrap_or_else(PoisonError::into_inner);
+        server.as_mut().expect("the server was started")
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> i32 {
+        self.lock().as_ref().expect("the server was started").pid()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server is to be started by a link of this world's own, as packages install it: its path. To be called before
+    /// [`Self::serve`].
+    pub fn install(&mut self) -> PathBuf {
+        let link = self.directory.join("proxyplane");
+        std::os::unix::fs::symlink(binary("proxyplane"), &link).expect("the link can be made");
+        self.program = Some(link.clone());
+        link
+    }
+
+    /// Has the private Postgres carry out a statement, past the server: what it printed.
+    #[track_caller]
+    pub fn sql(&self, statement: &str) -> String {
+        let password = fs::read_to_string(self.data_dir().join("secrets/database.password"));
+        let output = Command::new("psql")
+            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "proxyplane", "-d", "proxyplane", "-c", statement])
+            .arg("-h")
+            .arg(self.data_dir().join("run/pg"))
+            .env("PGPASSWORD", password.expect("there is a password").trim())
+            .output()
+            .expect("psql can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{statement}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Runs `proxyctl` with this world's home.
@@ -139,6 +177,14 @@ impl World {
         let mut command = self.proxyctl_command(arguments);
         let shown = shown(&command);
         Ran::new(shown, command.output().expect("proxyctl can be started"))
+    }
+
+    /// Runs a program of this build with this world's home.
+    pub fn run<A: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = A>) -> Ran {
+        let mut command = self.command(&binary(program));
+        command.args(arguments).stdin(Stdio::null());
+        let output = command.output().expect("it can be started");
+        Ran::new(program.to_owned(), output)
     }
 
     /// The command itself, to change it or to start it and read along.
@@ -238,6 +284,27 @@ impl World {
         pid_file.lines().next()?.parse().ok()
     }
 
+    /// The run record of a proxy's worker.
+    pub fn run_record(&self, proxy: &str) -> PathBuf {
+        self.data_dir().join(format!("run/{proxy}.json"))
+    }
+
+    /// Workers outlive a control plane that was killed.
+    fn stop_workers(&self) {
+        for entry in fs::read_dir(self.data_dir().join("run")).into_iter().flatten().flatten() {
+            let record = fs::read(entry.path()).unwrap_or_default();
+            let record = serde_json::from_slice::<serde_json::Value>(&record).unwrap_or_default();
+            let Some(pid) = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) else {
+                continue;
+            };
+            // It may be gone, and its id somebody else's.
+            let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if name.starts_with("proxyplane-worker") {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
     /// A private Postgres outlives a control plane that was killed.
     fn stop_postgres(&self) {
         if let Some(pid) = self.postmaster() {
@@ -251,7 +318,8 @@ impl Drop for World {
         if std::thread::panicking() {
             eprintln!("--- the server's log ---\n{}", self.log());
         }
-        drop(self.server.take());
+        drop(self.lock().take());
+        self.stop_workers();
         self.stop_postgres();
         let _ = fs::remove_dir_all(&self.directory);
     }

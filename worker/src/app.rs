@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     capture::{self, Capture},
-    handoff::Handoff,
+    handoff::{Handoff, Held},
     link::{
         Link, records,
         session::{self, Deadline, Session, end_within},
@@ -59,8 +59,8 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
     let (capture, updates) = Capture::new(drain.clone());
     let service = Service::new(first.config, Arc::clone(&capture), drain, manifest.listeners.clone());
     let data_plane = DataPlane::start(&service, &listeners, threads, &serve)?;
-    drop(listeners);
     announce(&service, &manifest.listeners);
+    let held = Arc::new(Held::new(manifest, listeners));
 
     let (deadline, mut deadlines) = watch::channel(None);
     let drained = CancellationToken::new();
@@ -70,6 +70,8 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
         identity,
         service: Arc::clone(&service),
         updates,
+        held: Arc::clone(&held),
+        serving_since: Instant::now(),
         deadline: deadline.clone(),
         drained: drained.clone(),
     };
@@ -77,6 +79,7 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
 
     wait_for_the_end(&deadline, &mut deadlines, &mut terminate, &mut parts).await?;
     tracing::info!("draining");
+    held.close();
     drain_connections(&service, &mut deadlines).await;
     let flushed_by = deadlines.borrow().unwrap_or_else(Instant::now) + FLUSH_WITHIN;
     if timeout_at(flushed_by, capture.queue().empty()).await.is_err() {

@@ -1,7 +1,10 @@
 //! What a worker gets at birth: one message on its standard input, a `SOCK_SEQPACKET` socket, with the manifest as
 //! JSON and the listeners' descriptors (SCM_RIGHTS) in the manifest's order.
 //!
-//! The worker never binds by itself: a descriptor that is missing, does not listen or has another address ends it.
+//! The worker never binds by itself: a descriptor that is missing, does not listen or has another address ends it. To a
+//! control plane that adopts it, it gives them back ([`Held`]).
+
+mod held;
 
 use std::{
     io::{self, IoSliceMut},
@@ -13,6 +16,8 @@ use std::{
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use proxyplane_spec::{HANDOFF_VERSION, Manifest};
 use socket2::{SockRef, Type};
+
+pub(crate) use self::held::Held;
 
 /// Longest manifest.
 const MANIFEST_MAX: usize = 64 * 1024;

@@ -1,19 +1,28 @@
 //! `proxyctl system …`
 
+use std::time::{Duration, Instant};
+
 use clap::Subcommand;
-use proxyplane_proto::v1::{ErrorReason, GetSystemStatusRequest, ListErrorReasonsRequest, SystemPart};
+use proxyplane_proto::v1::{ErrorReason, GetSystemStatusRequest, ListErrorReasonsRequest, SystemPart, UpgradeRequest};
 use serde::Serialize;
 
 use super::Context;
 use crate::{
     error::Error,
-    output::{Row, Text, Tone},
+    output::{self, Row, Text, Tone},
 };
+
+/// For the program that takes over to answer.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Between questions whether it does.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Health of each part: exits 0 once everything is ready, 1 otherwise, 3 if the server cannot be reached.
     Status,
+    /// Execute the program that is now at the server's own path, in place: proxies and Postgres run on.
+    Upgrade,
     /// The table of error reasons: reason, gRPC code, HTTP equivalent, exit code.
     Reasons,
 }
@@ -94,6 +103,7 @@ impl Row for Reason {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Error> {
     match verb {
         Verb::Status => status(context).await,
+        Verb::Upgrade => upgrade(context).await,
         Verb::Reasons => reasons(context).await,
     }
 }
@@ -128,6 +138,42 @@ async fn status(context: &Context) -> Result<(), Error> {
         context.output.object(&status)?;
     }
     if ready { Ok(()) } else { Err(Error::NotReady(waiting)) }
+}
+
+#[derive(Serialize)]
+struct Upgraded {
+    before: String,
+    version: String,
+}
+
+/// Asks for the upgrade, and waits until the program that took over answers.
+async fn upgrade(context: &Context) -> Result<(), Error> {
+    let status = || async {
+        let mut system = context.client.system();
+        Ok::<_, Error>(system.get_system_status(GetSystemStatusRequest {}).await?.into_inner())
+    };
+    let before = status().await?;
+    context.client.system().upgrade(UpgradeRequest {}).await?;
+    let deadline = Instant::now() + BACK_WITHIN;
+    let after = loop {
+        match status().await {
+            Ok(after) if after.run_id != before.run_id => break after,
+            // Still the old one, on its way out.
+            Ok(_) if Instant::now() < deadline => {}
+            Ok(_) => return Err(Error::NotReady(vec!["the program that takes over".to_owned()])),
+            Err(error) if !error.is_lost_connection() || Instant::now() >= deadline => return Err(error),
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    if context.output.is_table() {
+        output::talk(&format!("upgraded from {} to {}; proxies ran on", before.version, after.version));
+        return Ok(());
+    }
+    context.output.object(&Upgraded {
+        before: before.version,
+        version: after.version,
+    })
 }
 
 async fn reasons(context: &Context) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use proxyplane_spec::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::{services, store::StoreError};
+use crate::{services, store::StoreError, upgrade::UpgradeError};
 
 /// An error on its way to a client. Boxed: most calls succeed, and every one returns a `Result` with this.
 #[derive(Clone, Debug)]
@@ -138,6 +138,12 @@ impl From<services::Error> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         services::Error::from(error).into()
+    }
+}
+
+impl From<UpgradeError> for Refusal {
+    fn from(error: UpgradeError) -> Self {
+        Self::new(reasons::UPGRADE_REFUSED, error.to_string())
     }
 }
 

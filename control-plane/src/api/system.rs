@@ -5,18 +5,27 @@ use std::sync::Arc;
 use proxyplane_proto::v1::{self, system_service_server::SystemService};
 use proxyplane_spec::reasons;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
-use crate::{health::Health, pki::Pki};
+use super::status::Refusal;
+use crate::{health::Health, pki::Pki, upgrade::Upgrade};
 
 /// Serves what is known of the installation.
 pub(super) struct System {
     health: Health,
     pki: Arc<Pki>,
+    upgrade: Upgrade,
+    run: Uuid,
 }
 
 impl System {
-    pub(super) fn new(health: Health, pki: Arc<Pki>) -> Self {
-        Self { health, pki }
+    pub(super) fn new(health: Health, pki: Arc<Pki>, upgrade: Upgrade, run: Uuid) -> Self {
+        Self {
+            health,
+            pki,
+            upgrade,
+            run,
+        }
     }
 }
 
@@ -38,7 +47,15 @@ impl SystemService for System {
                     detail: p.detail,
                 })
                 .collect(),
+            run_id: self.run.to_string(),
         }))
+    }
+
+    async fn upgrade(&self, _request: Request<v1::UpgradeRequest>) -> Result<Response<v1::UpgradeResponse>, Status> {
+        let version = self.upgrade.check().await.map_err(Refusal::from)?;
+        // The answer to a call that is open goes out before the program is left.
+        self.upgrade.begin();
+        Ok(Response::new(v1::UpgradeResponse { version }))
     }
 
     async fn get_certificate_authority(

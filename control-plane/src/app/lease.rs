@@ -78,7 +78,7 @@ async fn renew(db: Db, boot: Uuid, lost: Arc<OnceLock<String>>, process: Lifecyc
             Err(StoreError::Held { holder }) => {
                 error!(holder, "another control plane took the installation; stopping");
                 let _ = lost.set(holder);
-                process.soft().cancel();
+                process.stop();
                 return;
             }
             // Ingest checks the lease in every transaction: as long as nobody took it, it is ours.

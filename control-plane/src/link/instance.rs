@@ -2,15 +2,17 @@
 
 use std::{
     collections::HashMap,
+    net::{SocketAddr, TcpListener},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use proxyplane_proto::worker::{Identity, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker};
 use proxyplane_spec::{Epoch, Sandbox, ServiceId, Violation, WorkspaceId};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{
@@ -30,8 +32,8 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Expected {
     /// The instance.
     pub(crate) epoch: Epoch,
-    /// Its secret.
-    pub(crate) nonce: [u8; 32],
+    /// SHA-256 of its secret: that of an adopted worker is known only so.
+    pub(crate) nonce_sha256: [u8; 32],
     /// The process that must be at the other end of the socket.
     pub(crate) pid: i32,
     /// The service it runs.
@@ -43,7 +45,7 @@ pub(crate) struct Expected {
 impl Expected {
     /// Is it this worker that shows `identity`, from the process `pid`? The nonce is compared in constant time.
     pub(super) fn admits(&self, identity: &Identity, pid: Option<i32>) -> bool {
-        bool::from(self.nonce.as_slice().ct_eq(&identity.nonce))
+        bool::from(self.nonce_sha256.ct_eq(&<[u8; 32]>::from(Sha256::digest(&identity.nonce))))
             && identity.service_id == self.service_id.0.as_bytes().as_slice()
             && pid == Some(self.pid)
     }
@@ -57,8 +59,17 @@ pub(crate) enum FromWorker {
         /// In force.
         revision: i64,
     },
+    /// It was told to drain before it dialled this control plane.
+    Draining {
+        /// Until its deadline.
+        remaining: Duration,
+    },
+    /// It gave its listeners back: [`WorkerLink::take_listeners`](super::WorkerLink::take_listeners).
+    Returned,
     /// It has finished open work and will exit.
     Drained,
+    /// The process that is expected dialled and could not prove to be the worker.
+    Stranger,
 }
 
 /// Why a change did not come into force.
@@ -99,9 +110,12 @@ pub(super) struct Instance {
 #[derive(Debug)]
 struct Inner {
     /// In force, or about to be; what a redialling worker is given.
-    config: WorkerConfig,
+    config: Option<WorkerConfig>,
     build: String,
     sandbox: Option<Sandbox>,
+    /// Since then.
+    serving: Option<Instant>,
+    returned: Option<Vec<(SocketAddr, TcpListener)>>,
     session: Option<Session>,
     waiting: HashMap<(Step, i64), oneshot::Sender<Result<(), ChangeError>>>,
 }
@@ -141,12 +155,14 @@ impl Session {
 }
 
 impl Instance {
-    pub(super) fn new(expected: Expected, config: WorkerConfig) -> (Self, mpsc::Receiver<FromWorker>) {
+    pub(super) fn new(expected: Expected, config: Option<WorkerConfig>) -> (Self, mpsc::Receiver<FromWorker>) {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let state = Inner {
             config,
             build: String::new(),
             sandbox: None,
+            serving: None,
+            returned: None,
             session: None,
             waiting: HashMap::new(),
         };
@@ -162,9 +178,10 @@ impl Instance {
     }
 
     /// A new session takes the place of the one before.
-    pub(super) fn attach(&self, build: String, session: Session) {
+    pub(super) fn attach(&self, build: String, serving: Duration, session: Session) {
         let mut state = self.lock();
         state.build = build;
+        state.serving = Instant::now().checked_sub(serving);
         state.end_session();
         state.session = Some(session);
     }
@@ -231,6 +248,11 @@ impl Instance {
         let _ = self.events.send(event).await;
     }
 
+    /// Tells the supervisor if it is not busy.
+    pub(super) fn offer(&self, event: FromWorker) {
+        let _ = self.events.try_send(event);
+    }
+
     pub(super) fn count(&self, stats: Stats) {
         self.stats.send_replace(stats);
     }
@@ -256,12 +278,12 @@ impl Instance {
         }
     }
 
-    pub(super) fn config(&self) -> WorkerConfig {
+    pub(super) fn config(&self) -> Option<WorkerConfig> {
         self.lock().config.clone()
     }
 
     pub(super) fn set_config(&self, config: WorkerConfig) {
-        self.lock().config = config;
+        self.lock().config = Some(config);
     }
 
     pub(super) fn build(&self) -> String {
@@ -279,6 +301,20 @@ impl Instance {
 
     pub(super) fn sandbox(&self) -> Option<Sandbox> {
         self.lock().sandbox
+    }
+
+    /// Since when it has been serving, as it said when it last dialled.
+    pub(super) fn serving_since(&self) -> Option<Instant> {
+        self.lock().serving
+    }
+
+    /// Keeps listeners that were given back, until the supervisor takes them.
+    pub(super) fn put_listeners(&self, listeners: Vec<(SocketAddr, TcpListener)>) {
+        self.lock().returned = Some(listeners);
+    }
+
+    pub(super) fn take_listeners(&self) -> Option<Vec<(SocketAddr, TcpListener)>> {
+        self.lock().returned.take()
     }
 
     /// Held by a record stream while it is read.
@@ -305,7 +341,7 @@ mod tests {
         let (epoch, service_id, workspace_id) = (Epoch::new(), ServiceId::new(), WorkspaceId::new());
         Expected {
             epoch,
-            nonce: [7; 32],
+            nonce_sha256: Sha256::digest([7; 32]).into(),
             pid: 42,
             service_id,
             workspace_id,
@@ -315,7 +351,7 @@ mod tests {
     fn identity(of: &Expected) -> Identity {
         Identity {
             epoch: of.epoch.0.as_bytes().to_vec().into(),
-            nonce: of.nonce.to_vec().into(),
+            nonce: vec![7; 32].into(),
             service_id: of.service_id.0.as_bytes().to_vec().into(),
         }
     }
@@ -352,9 +388,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_answered_by_its_step_and_revision_only() {
-        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let (instance, _events) = Instance::new(expected(), None);
         let (sender, mut sent) = mpsc::channel(SESSION_QUEUE);
-        instance.attach("1.0".into(), Session::new(sender));
+        instance.attach("1.0".into(), Duration::ZERO, Session::new(sender));
         let config = WorkerConfig {
             revision: 5,
             ..WorkerConfig::default()
@@ -371,22 +407,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_lost_with_its_session() {
-        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let (instance, _events) = Instance::new(expected(), None);
         let activate = || ToWorker::Activate(proxyplane_proto::worker::Activate { revision: 1 });
         assert_eq!(instance.ask(1, activate()).await, Err(ChangeError::Lost));
         let (sender, _sent) = mpsc::channel(SESSION_QUEUE);
         let session = Session::new(sender);
-        instance.attach(String::new(), session.clone());
+        instance.attach(String::new(), Duration::ZERO, session.clone());
         let (lost, ()) = tokio::join!(instance.ask(1, activate()), async { instance.detach(&session) });
         assert_eq!(lost, Err(ChangeError::Lost));
     }
 
     #[test]
     fn a_session_that_does_not_read_is_given_up() {
-        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let (instance, _events) = Instance::new(expected(), None);
         let (sender, _unread) = mpsc::channel(1);
         let session = Session::new(sender);
-        instance.attach(String::new(), session.clone());
+        instance.attach(String::new(), Duration::ZERO, session.clone());
         let report = || ToWorker::ReportStats(proxyplane_proto::worker::ReportStats {});
         assert!(instance.send(report()));
         assert!(!instance.send(report()));
@@ -395,7 +431,7 @@ mod tests {
 
     #[test]
     fn the_backlog_is_what_was_made_and_not_committed() {
-        let (instance, _events) = Instance::new(expected(), WorkerConfig::default());
+        let (instance, _events) = Instance::new(expected(), None);
         instance.count(Stats {
             next_seq: 10,
             ..Stats::default()

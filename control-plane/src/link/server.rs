@@ -43,6 +43,7 @@ impl Server {
                 pid,
                 "refused a connection to the worker link: not a worker that was started here"
             );
+            self.link.stranger(pid);
             Status::permission_denied("not an expected worker")
         })
     }

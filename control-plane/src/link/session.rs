@@ -1,6 +1,6 @@
 //! The Session stream of one worker: control down, its life, counters and live exchanges up.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -32,12 +32,12 @@ pub(super) fn open(
     let certificates = sign(link, &instance, &hello.csr_der)?;
     let (sender, receiver) = mpsc::channel(SESSION_QUEUE);
     let session = Session::new(sender);
-    instance.attach(hello.build.clone(), session.clone());
+    instance.attach(hello.build.clone(), Duration::from_millis(hello.serving_ms), session.clone());
     if let Some(sandbox) = &hello.sandbox {
         instance.confined(parse(sandbox));
     }
     let welcome = Welcome {
-        config: Some(instance.config()),
+        config: instance.config(),
         certificates: Some(certificates),
     };
     instance.send(ToWorker::Welcome(welcome));
@@ -92,6 +92,10 @@ impl Reader {
             FromWorkerMessage::Ready(ready) => {
                 let revision = ready.revision;
                 self.instance.tell(FromWorker::Ready { revision }).await;
+            }
+            FromWorkerMessage::Draining(draining) => {
+                let remaining = Duration::from_millis(draining.remaining_ms);
+                self.instance.tell(FromWorker::Draining { remaining }).await;
             }
             FromWorkerMessage::Drained(_) => self.instance.tell(FromWorker::Drained).await,
             FromWorkerMessage::Staged(staged) => self.instance.answered(Step::Stage, staged.revision, Ok(())),

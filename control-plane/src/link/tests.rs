@@ -10,6 +10,7 @@ use proxyplane_proto::worker::{
     worker_link_service_client::WorkerLinkServiceClient,
 };
 use proxyplane_spec::{ServiceId, WorkspaceId};
+use sha2::Digest as _;
 use tokio::net::UnixStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -21,15 +22,15 @@ use super::*;
 use crate::{ingest::Ingest, lifecycle::Lifecycle, store::Db};
 
 /// A link that is served, without a database behind its ingest.
-struct Served {
-    link: Link,
+pub(super) struct Served {
+    pub(super) link: Link,
     dir: tempfile::TempDir,
     stop: CancellationToken,
     _lifecycle: Lifecycle,
 }
 
 impl Served {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (stop, lifecycle) = (CancellationToken::new(), Lifecycle::new());
         let db = Db::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
@@ -52,11 +53,11 @@ impl Served {
     }
 
     /// Expects a worker that runs as `pid`.
-    fn expect(&self, pid: i32) -> (Identity, WorkerLink, mpsc::Receiver<FromWorker>) {
+    pub(super) fn expect(&self, pid: i32) -> (Identity, WorkerLink, mpsc::Receiver<FromWorker>) {
         let (epoch, service_id, nonce) = (Epoch::new(), ServiceId::new(), [9; 32]);
         let expected = Expected {
             epoch,
-            nonce,
+            nonce_sha256: sha2::Sha256::digest(nonce).into(),
             pid,
             service_id,
             workspace_id: WorkspaceId::new(),
@@ -68,10 +69,10 @@ impl Served {
         };
         let (link, events) = self.link.expect(
             expected,
-            WorkerConfig {
+            Some(WorkerConfig {
                 revision: 1,
                 ..WorkerConfig::default()
-            },
+            }),
         );
         (identity, link, events)
     }
@@ -147,6 +148,7 @@ fn hello(identity: Identity) -> Hello {
             landlock_abi: 7,
             ..wire::Sandbox::default()
         }),
+        serving_ms: 0,
     }
 }
 
@@ -262,7 +264,7 @@ async fn a_change_is_staged_then_activated_and_a_refusal_carries_its_fields() {
     };
     assert_eq!(violations[0].field, "capture.extra_ca_pem");
     assert_eq!(
-        link.instance.config().revision,
+        link.instance.config().unwrap().revision,
         2,
         "a refused change is not what a redialling worker gets"
     );

@@ -17,9 +17,6 @@ use serde::Deserialize;
 
 /// For the binary to answer `--version-json`.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a program is called in its argument list until it names itself: its name in the process table is the
-/// descriptor's number.
-const ARGUMENT_ZERO: &str = "proxyplane-worker";
 /// All that a worker sees of our environment.
 const ENVIRONMENT: [&str; 8] = [
     "PATH",
@@ -111,10 +108,12 @@ impl WorkerBinary {
         Ok(Self { file, version })
     }
 
-    /// A command that runs it for `service`, whose name stands in its argument list, with a clean environment, away from
-    /// the terminal's signals.
-    pub(crate) fn command(&self, service: &str) -> Command {
-        command(&self.file, &format!("{ARGUMENT_ZERO}: {service}"))
+    /// A command that runs it as `name`, with a clean environment, away from the terminal's signals. Without a name,
+    /// it would be called by the descriptor's number.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let mut command = command(&self.file);
+        command.arg0(name);
+        command
     }
 }
 
@@ -138,11 +137,7 @@ fn check(worker: &WorkerVersion) -> Result<(), String> {
 fn command(file: &File, argument_zero: &str) -> Command {
     // The child opens its own copy of the descriptor: close-on-exec comes after the kernel has found the file.
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command
-        .arg0(argument_zero)
-        .process_group(0)
-        .current_dir("/")
-        .env_clear();
+    command.process_group(0).current_dir("/").env_clear();
     command.envs(std::env::vars_os().filter(|(name, _)| {
         name.to_str()
             .is_some_and(|name| ENVIRONMENT.contains(&name) || name.starts_with(ENVIRONMENT_PREFIX))

@@ -1,28 +1,21 @@
-//! What happens first: the end of a former control plane's workers, then the services that are to run.
-//!
-//! When workers can be adopted, [`end_former`] is where that comes: before anything is bound.
-
-use std::path::Path;
+//! Starts the services that are to run and have no worker yet, once it is settled which of a former control plane's
+//! workers were adopted: see `adopt.rs`.
 
 use proxyplane_spec::ServiceId;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{
-    Supervisor,
-    run_record::{self, RunRecord, Stale},
-    task::Command,
-};
-use crate::{
-    ingest::IngestHandle,
-    store::{self, Db, StoreError, services::ServiceRow},
-};
+use super::{Supervisor, task::Command};
+use crate::store::{self, StoreError, services::ServiceRow};
 
 /// Services that are started at once; the others wait for them.
 const STARTS_AT_ONCE: usize = 8;
 
 impl Supervisor {
-    /// Starts every enabled service. Returns when each serves, failed, or waits for its address.
+    /// Starts every enabled service that does not run. Returns when each serves, failed, or waits for its address.
     pub async fn boot(&self) -> Result<(), StoreError> {
+        if !self.shared.may_bind().await {
+            return Ok(());
+        }
         let rows = store::services::enabled(&self.shared.db).await?;
         let permits = Semaphore::new(STARTS_AT_ONCE);
         let starts = rows.into_iter().map(|row| async {
@@ -49,35 +42,5 @@ impl Supervisor {
             // Dropped, not sent: an error says that it settled.
             let _ = done.await;
         }
-    }
-}
-
-/// Ends every recorded worker: it cannot be talked to and holds its listeners. Then closes what any former worker left
-/// open, also one whose record is gone. Comes before the first record of our own is written.
-pub(super) async fn end_former(run_dir: &Path, db: &Db, ingest: &IngestHandle) {
-    let records = RunRecord::all(run_dir).unwrap_or_else(|error| {
-        tracing::warn!(%error, "run records of former workers cannot be read");
-        Vec::new()
-    });
-    let ends = records.into_iter().map(|record| async move {
-        let (service_id, pid) = (record.service_id, record.pid);
-        match tokio::task::spawn_blocking(move || record.kill()).await {
-            Ok(Ok(Stale::Killed)) => tracing::info!(service = %service_id, pid, "ended a former worker"),
-            Ok(Ok(Stale::Gone)) => {}
-            Ok(Err(error)) => tracing::warn!(service = %service_id, pid, %error, "a former worker cannot be ended"),
-            Err(error) => tracing::error!(%error, "ending a former worker failed"),
-        }
-        if let Err(error) = run_record::remove(run_dir, service_id) {
-            tracing::warn!(service = %service_id, %error, "a run record could not be removed");
-        }
-    });
-    futures_util::future::join_all(ends).await;
-    match store::ingest::unclosed(db).await {
-        Ok(epochs) => {
-            for epoch in epochs {
-                ingest.close_epoch(epoch).await;
-            }
-        }
-        Err(error) => tracing::warn!(?error, "what former workers left open cannot be read"),
     }
 }

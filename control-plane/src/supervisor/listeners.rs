@@ -54,6 +54,17 @@ impl Listeners {
         Ok(Self(bound))
     }
 
+    /// Those that a worker gave back, if they are the ones of `host` and `port`.
+    pub(crate) fn returned(listeners: Vec<(SocketAddr, TcpListener)>, host: ListenHost, port: u16) -> Option<Self> {
+        let wanted = host.addresses();
+        let first = wanted.first()?;
+        let fits = listeners.first().is_some_and(|(address, _)| address.ip() == *first)
+            && listeners
+                .iter()
+                .all(|(address, _)| address.port() == port && wanted.contains(&address.ip()));
+        fits.then_some(Self(listeners))
+    }
+
     /// The addresses, in the order of [`Self::descriptors`].
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|(address, _)| *address).collect()
@@ -123,6 +134,21 @@ mod tests {
         assert!(matches!(probe(local(), port), Err(BindError::InUse(address)) if address.port() == port));
         drop(first);
         probe(local(), port).unwrap();
+    }
+
+    #[test]
+    fn returned_listeners_are_those_of_the_service_or_none() {
+        let port = pick_port(local()).unwrap().unwrap();
+        let duplicates = || {
+            let bound = Listeners::bind(local(), port).unwrap();
+            let sockets = bound.duplicates().unwrap();
+            bound.addresses().into_iter().zip(sockets).collect::<Vec<_>>()
+        };
+        let (mine, other_port, other_host) = (duplicates, port + 1, ListenHost::parse("host", "::1").unwrap());
+        assert!(Listeners::returned(mine(), local(), port).is_some());
+        assert!(Listeners::returned(mine(), local(), other_port).is_none());
+        assert!(Listeners::returned(mine(), other_host, port).is_none());
+        assert!(Listeners::returned(Vec::new(), local(), port).is_none());
     }
 
     #[test]

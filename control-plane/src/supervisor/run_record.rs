@@ -1,29 +1,27 @@
 //! What is known of a running worker beyond this process's life: `run/<service>.json`.
 //!
-//! A pid alone may by now be somebody else's. Pid, start time and boot together name one process; a signal goes through
-//! a pidfd that was opened before they were compared.
+//! A pid alone may by now be somebody else's. Pid, start time and boot together name one process, and a worker carries
+//! its epoch in its name; signals go through a pidfd that was opened before they were compared.
 
 use std::{
     fs, io,
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use proxyplane_spec::{Epoch, ServiceId};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use proxyplane_spec::{Epoch, ServiceId, WorkspaceId};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-/// For a killed process to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::link::Expected;
 
 /// One worker instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
     /// The service it runs.
     pub(crate) service_id: ServiceId,
+    /// Where that belongs: the service may be gone when this is read.
+    pub(crate) workspace_id: WorkspaceId,
     /// The instance.
     pub(crate) epoch: Epoch,
     /// Its pid.
@@ -36,25 +34,17 @@ pub(crate) struct RunRecord {
     pub(crate) nonce_sha256: String,
 }
 
-/// What became of a recorded worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stale {
-    /// It ran and is gone now.
-    Killed,
-    /// It was gone before; its pid may be somebody else's.
-    Gone,
-}
-
 impl RunRecord {
-    /// Of the live process `pid`.
-    pub(crate) fn of(service_id: ServiceId, epoch: Epoch, pid: i32, nonce: &[u8]) -> io::Result<Self> {
+    /// Of the live process that `expected` tells of.
+    pub(crate) fn of(expected: &Expected) -> io::Result<Self> {
         Ok(Self {
-            service_id,
-            epoch,
-            pid,
-            start_time: start_time(pid)?,
+            service_id: expected.service_id,
+            workspace_id: expected.workspace_id,
+            epoch: expected.epoch,
+            pid: expected.pid,
+            start_time: start_time(expected.pid)?,
             boot_id: boot_id()?,
-            nonce_sha256: hex(&Sha256::digest(nonce)),
+            nonce_sha256: hex(&expected.nonce_sha256),
         })
     }
 
@@ -89,31 +79,50 @@ impl RunRecord {
         Ok(records)
     }
 
-    /// Kills the recorded worker if it still runs and waits until it is gone. Blocks.
-    pub(crate) fn kill(&self) -> io::Result<Stale> {
+    /// The process, if it is still there and the one that was recorded: a process that only has its pid is not.
+    pub(crate) fn find(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else {
-            return Ok(Stale::Gone);
+            return Ok(None);
         };
+        // Opened before anything is compared: from here on it is the same process, whatever becomes of the pid.
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(process) => process,
-            Err(rustix::io::Errno::SRCH) => return Ok(Stale::Gone),
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if boot_id()? != self.boot_id || start_time(self.pid).ok() != Some(self.start_time) {
-            return Ok(Stale::Gone);
-        }
-        match pidfd_send_signal(&process, Signal::KILL) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::SRCH) => return Ok(Stale::Gone),
-            Err(error) => return Err(error.into()),
-        }
-        let mut waited = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(KILL_TIMEOUT).unwrap_or(PollTimeout::MAX);
-        if poll(&mut waited, timeout)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed worker does not end"));
-        }
-        Ok(Stale::Killed)
+        let same = boot_id()? == self.boot_id
+            && start_time(self.pid).ok() == Some(self.start_time)
+            && is_named(self.pid, self.epoch);
+        Ok(same.then_some(process))
     }
+
+    /// SHA-256 of its nonce; `None` if the record is damaged.
+    pub(crate) fn nonce_sha256(&self) -> Option<[u8; 32]> {
+        let mut bytes = [0; 32];
+        if self.nonce_sha256.len() != 2 * bytes.len() || !self.nonce_sha256.is_ascii() {
+            return None;
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(self.nonce_sha256.get(2 * index..2 * index + 2)?, 16).ok()?;
+        }
+        Some(bytes)
+    }
+}
+
+/// What every worker's first argument begins with.
+const PROGRAM: &str = "proxyplane-worker: ";
+
+/// What a worker's first argument is, for `proxy` (`workspace/name`): who looks at the process table sees which instance
+/// it is, and so do we.
+pub(crate) fn process_name(proxy: &str, epoch: Epoch) -> String {
+    format!("{PROGRAM}{proxy} {epoch}")
+}
+
+/// Does the process call itself this instance? One that has ended and was not reaped yet calls itself nothing.
+fn is_named(pid: i32, epoch: Epoch) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let name = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
+    name.is_empty() || (name.starts_with(PROGRAM.as_bytes()) && name.ends_with(format!(" {epoch}").as_bytes()))
 }
 
 /// Removes the record of a worker that is gone.
@@ -155,20 +164,31 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::{
+        os::unix::process::CommandExt as _,
+        process::{Child, Command},
+    };
 
     use super::*;
 
-    struct Sleeper(Child);
+    struct Sleeper(Child, Epoch);
 
     impl Sleeper {
         fn new() -> Self {
-            Self(Command::new("sleep").arg("600").spawn().unwrap())
+            let epoch = Epoch::new();
+            let mut command = Command::new("sleep");
+            Self(command.arg0(process_name("default/capture", epoch)).arg("600").spawn().unwrap(), epoch)
         }
 
         fn record(&self) -> RunRecord {
-            let pid = i32::try_from(self.0.id()).unwrap();
-            RunRecord::of(ServiceId::new(), Epoch::new(), pid, b"nonce").unwrap()
+            RunRecord::of(&Expected {
+                epoch: self.1,
+                nonce_sha256: [0xab; 32],
+                pid: i32::try_from(self.0.id()).unwrap(),
+                service_id: ServiceId::new(),
+                workspace_id: WorkspaceId::new(),
+            })
+            .unwrap()
         }
     }
 
@@ -180,53 +200,61 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_worker_is_killed() {
+    fn a_recorded_worker_is_found_until_it_is_gone() {
         let mut worker = Sleeper::new();
-        assert_eq!(worker.record().kill().unwrap(), Stale::Killed);
-        assert!(!worker.0.wait().unwrap().success());
+        let record = worker.record();
+        assert!(record.find().unwrap().is_some());
+        worker.0.kill().unwrap();
+        worker.0.wait().unwrap();
+        assert!(record.find().unwrap().is_none());
     }
 
     #[test]
-    fn a_process_that_only_has_the_pid_is_left_alone() {
-        let mut stranger = Sleeper::new();
+    fn a_process_that_only_has_the_pid_is_somebody_else() {
+        let stranger = Sleeper::new();
+        let record = stranger.record();
         let earlier = RunRecord {
             start_time: 1,
-            ..stranger.record()
+            ..record.clone()
         };
         let other_boot = RunRecord {
             boot_id: "another".into(),
-            ..stranger.record()
+            ..record.clone()
         };
-        assert_eq!(earlier.kill().unwrap(), Stale::Gone);
-        assert_eq!(other_boot.kill().unwrap(), Stale::Gone);
-        assert!(stranger.0.try_wait().unwrap().is_none());
+        let other_name = RunRecord {
+            epoch: Epoch::new(),
+            ..record
+        };
+        for other in [earlier, other_boot, other_name] {
+            assert!(other.find().unwrap().is_none(), "{other:?}");
+        }
     }
 
     #[test]
-    fn a_worker_that_is_gone_is_gone() {
-        let mut worker = Sleeper::new();
-        let record = worker.record();
-        worker.0.kill().unwrap();
-        worker.0.wait().unwrap();
-        assert_eq!(record.kill().unwrap(), Stale::Gone);
-    }
-
-    #[test]
-    fn records_are_read_back_until_removed_and_hold_no_secret() {
+    fn records_are_read_back_until_removed() {
         let dir = std::env::temp_dir().join(format!("proxyplane-run-{}", Epoch::new()));
         fs::create_dir(&dir).unwrap();
         let record = Sleeper::new().record();
         record.write(&dir).unwrap();
         fs::write(dir.join("damaged.json"), "{").unwrap();
-        assert!(
-            !fs::read_to_string(path(&dir, record.service_id))
-                .unwrap()
-                .contains(&hex(b"nonce"))
-        );
-        assert_eq!(RunRecord::all(&dir).unwrap(), std::slice::from_ref(&record));
+        let found = RunRecord::all(&dir).unwrap();
+        assert_eq!(found, std::slice::from_ref(&record));
+        assert_eq!(found[0].nonce_sha256(), Some([0xab; 32]));
         remove(&dir, record.service_id).unwrap();
         remove(&dir, record.service_id).unwrap();
         assert_eq!(RunRecord::all(&dir).unwrap(), []);
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_nonce_is_no_nonce() {
+        let record = Sleeper::new().record();
+        for damaged in ["", "zz", &"z".repeat(64), &"é".repeat(32)] {
+            let record = RunRecord {
+                nonce_sha256: damaged.to_owned(),
+                ..record.clone()
+            };
+            assert_eq!(record.nonce_sha256(), None, "{damaged}");
+        }
     }
 }

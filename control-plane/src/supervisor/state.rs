@@ -17,6 +17,8 @@ use super::{
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a worker to send its last records and exit once draining is over; then it is killed.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_secs(10);
+/// A former control plane's worker that has not dialled by then is killed.
+pub(crate) const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// At boot, binding a taken port is retried for this long.
 pub(crate) const BOOT_BIND_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -30,6 +32,9 @@ pub(crate) enum State {
     Stopped,
     /// No worker. `refusing`: the breaker opened, the listeners are kept and answer 503.
     Failed { refusing: bool },
+    /// A worker of a former control plane runs; it is to dial and give its listeners back. `by` is `None` once it was
+    /// killed because it did not.
+    Adopting { by: Option<Instant> },
     /// Waiting for its address. `boot`: retried until patience ends; `asked`: a caller waits.
     Binding {
         asked: Option<Asked>,
@@ -73,6 +78,8 @@ pub(crate) enum Then {
     Stop,
     /// Start another worker on the same listeners.
     Start(Asked),
+    /// As at boot: start another worker, nobody waits for it.
+    Boot,
 }
 
 /// What happened.
@@ -86,6 +93,18 @@ pub(crate) enum Event {
     Restart { drain: Duration, asked: Asked },
     /// The control plane came up and the service is enabled.
     Boot,
+    /// The control plane came up and found a worker of the former one.
+    Found,
+    /// That worker serves, has done so for this long, and gave its listeners back.
+    Adopted { serving: Duration },
+    /// It serves what is not to run any more.
+    Unwanted { drain: Duration },
+    /// It serves, but not where the service is to listen now.
+    Misplaced { drain: Duration },
+    /// It was told to drain before. `wanted`: the service is to run.
+    FoundDraining { remaining: Duration, wanted: bool },
+    /// It is no worker of ours.
+    Stranger,
     /// The control plane goes down.
     Shutdown { drain: Duration },
     /// All of its listeners are bound.
@@ -113,6 +132,8 @@ pub(crate) enum Action {
     Drain(Duration),
     /// SIGKILL the worker.
     Kill,
+    /// Have nothing more to do with the process: it is not ours.
+    Forget,
     /// Close the listeners.
     Release,
     /// Answer 503 on the listeners until the next `Spawn` or `Release`.
@@ -158,7 +179,7 @@ impl State {
         match self {
             Self::Stopped => ServiceState::Stopped,
             Self::Failed { .. } => ServiceState::Failed,
-            Self::Binding { .. } | Self::Starting { .. } => ServiceState::Starting,
+            Self::Adopting { .. } | Self::Binding { .. } | Self::Starting { .. } => ServiceState::Starting,
             Self::Running { .. } => ServiceState::Running,
             Self::Draining { .. } => ServiceState::Draining,
             Self::Stopping { .. } => ServiceState::Stopping,
@@ -170,6 +191,7 @@ impl State {
     pub(crate) fn due(&self) -> Option<Instant> {
         match self {
             Self::Stopped | Self::Failed { .. } | Self::Running { .. } => None,
+            Self::Adopting { by } => *by,
             Self::Binding { boot, .. } => boot.and_then(|boot| boot.retry_at),
             Self::Starting { ready_by, .. } => *ready_by,
             Self::Draining { kill_at, .. } => Some(*kill_at),
@@ -181,9 +203,10 @@ impl State {
     /// Does a request that is under way stand against `request`?
     ///
     /// A start that nobody waits for (boot, respawn) is no conflict: start and restart wait for it, stop ends it.
+    /// Requests come after adoption; see `Supervisor::ask`.
     pub(crate) fn conflict(&self, request: Request) -> Option<Conflict> {
         match self {
-            Self::Binding { asked: Some(_), .. } | Self::Starting { asked: Some(_), .. } => Some(Conflict::Starting),
+            Self::Adopting { .. } | Self::Binding { asked: Some(_), .. } | Self::Starting { asked: Some(_), .. } => Some(Conflict::Starting),
             Self::Starting { asked: None, .. } if request == Request::Update => Some(Conflict::Starting),
             Self::Draining { .. } | Self::Stopping { .. } => Some(Conflict::Stopping),
             _ => None,
@@ -203,20 +226,13 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         },
         Event::Stop { drain } => stop(state, drain, now),
         Event::Shutdown { drain } => shut_down(state, drain, now),
-        Event::Boot if state == State::Stopped => {
-            let boot = BootRetry {
-                since: now,
-                attempt: 0,
-                retry_at: None,
-            };
-            (
-                State::Binding {
-                    asked: None,
-                    boot: Some(boot),
-                },
-                vec![Action::Bind],
-            )
-        }
+        Event::Boot if state == State::Stopped => boot(now),
+        Event::Found
+        | Event::Adopted { .. }
+        | Event::Unwanted { .. }
+        | Event::Misplaced { .. }
+        | Event::FoundDraining { .. }
+        | Event::Stranger => adopt(state, event, now),
         Event::Bound => match state {
             State::Binding { asked, .. } => spawn(asked, Deaths::default(), now),
             other => (other, vec![]),
@@ -245,6 +261,48 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         Event::Due => due(state, now),
         Event::Boot => (state, vec![]),
     }
+}
+
+/// What became of a worker that a former control plane left. Listeners are bound when all services are through this.
+fn adopt(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
+    match (state, event) {
+        (State::Stopped, Event::Found) => {
+            let by = Some(now + ADOPT_TIMEOUT);
+            (State::Adopting { by }, vec![])
+        }
+        (State::Adopting { .. }, Event::Adopted { serving }) => {
+            let (since, deaths) = (now.checked_sub(serving).unwrap_or(now), Deaths::default());
+            (State::Running { since, deaths }, vec![])
+        }
+        (State::Adopting { .. }, Event::Unwanted { drain }) => drain_then(Then::Stop, drain, now),
+        (State::Adopting { .. }, Event::Misplaced { drain }) => drain_then(Then::Boot, drain, now),
+        (State::Adopting { .. }, Event::FoundDraining { remaining, wanted }) => {
+            let kill_at = now + remaining + EXIT_GRACE;
+            if wanted {
+                // Its listeners are closed: new clients wait in ours for the worker that comes after it.
+                (State::Draining { then: Then::Boot, kill_at }, vec![Action::Bind])
+            } else {
+                (State::Draining { then: Then::Stop, kill_at }, vec![])
+            }
+        }
+        (State::Adopting { .. }, Event::Stranger) => (State::Stopped, vec![Action::Forget]),
+        (other, _) => (other, vec![]),
+    }
+}
+
+fn boot(now: Instant) -> (State, Vec<Action>) {
+    let boot = BootRetry {
+        since: now,
+        attempt: 0,
+        retry_at: None,
+    };
+    (
+        State::Binding {
+            asked: None,
+            boot: Some(boot),
+        },
+        vec![Action::Bind],
+    )
 }
 
 fn start(state: State, asked: Asked, now: Instant) -> (State, Vec<Action>) {
@@ -283,7 +341,7 @@ fn start(state: State, asked: Asked, now: Instant) -> (State, Vec<Action>) {
 
 fn stop(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>) {
     match state {
-        State::Running { .. } => drain_then(Then::Stop, drain, now),
+        State::Running { .. } | State::Adopting { .. } => drain_then(Then::Stop, drain, now),
         State::Starting { asked: None, .. } => (
             State::Stopping {
                 then: Then::Stop,
@@ -339,7 +397,7 @@ fn shut_down(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>
 fn abandon(then: Then) -> Vec<Action> {
     match then {
         Then::Start(asked) => answer(Some(asked), Outcome::ShuttingDown),
-        Then::Stop => vec![],
+        Then::Stop | Then::Boot => vec![],
     }
 }
 
@@ -423,7 +481,10 @@ fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
         State::Draining { then, .. } | State::Stopping { then, .. } => match then {
             Then::Stop => stopped(),
             Then::Start(asked) => spawn(Some(asked), Deaths::default(), now),
+            Then::Boot => boot(now),
         },
+        // Started again at boot, if it is to run.
+        State::Adopting { .. } => (State::Stopped, vec![]),
         other => (other, vec![]),
     }
 }
@@ -448,6 +509,7 @@ fn due(state: State, now: Instant) -> (State, Vec<Action>) {
             },
             vec![Action::Bind],
         ),
+        State::Adopting { .. } => (State::Adopting { by: None }, vec![Action::Kill]),
         State::Starting { asked, deaths, .. } => (
             State::Starting {
                 asked,

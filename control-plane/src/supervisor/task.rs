@@ -4,6 +4,7 @@
 //! the table says. Calls to the store are awaited here, so nothing else happens to the service meanwhile.
 
 mod actions;
+mod adoption;
 mod raise;
 mod requests;
 
@@ -18,20 +19,23 @@ use tokio::{
 
 use super::{
     Shared,
+    adopt::{Adoptee, Pending},
     error::LifecycleError,
     holder::PortHolder,
     listeners::{BindError, Listeners},
     logs::LogFile,
     observed::{Observed, add},
+    process::Process,
     refuse::Refuser,
     run_record,
-    spawn::Process,
     state::{self, Event, State},
 };
 use crate::{
     link::{FromWorker, WorkerLink},
     store::services::{ServiceChange, ServiceRow},
 };
+
+pub(super) use actions::worker_config;
 
 type Answer<T = ()> = oneshot::Sender<Result<T, LifecycleError>>;
 
@@ -62,6 +66,8 @@ pub(super) enum Command {
         row: Box<ServiceRow>,
         settled: oneshot::Sender<()>,
     },
+    /// A former control plane's worker, the first command that a task gets.
+    Adopt(Box<Adoptee>),
     Shutdown {
         drain: Duration,
     },
@@ -98,8 +104,10 @@ struct Task {
     /// Why the last bind failed.
     bind_error: Option<LifecycleError>,
     settled: Option<oneshot::Sender<()>>,
-    /// The worker is being killed because it was not READY in time.
-    overdue: bool,
+    /// The worker's adoption has not settled.
+    adopting: Option<Pending>,
+    /// The worker is being killed because it did not do this in time.
+    overdue: Option<String>,
     log: LogFile,
     seen: Observed,
     publisher: watch::Sender<Observed>,
@@ -133,7 +141,8 @@ pub(super) async fn run(
         retiring: None,
         bind_error: None,
         settled: None,
-        overdue: false,
+        adopting: None,
+        overdue: None,
         log,
         seen: Observed::default(),
         publisher,
@@ -143,6 +152,11 @@ pub(super) async fn run(
         match task.next_step(&mut commands).await {
             Step::Command(command) => task.command(command).await,
             Step::Event(event) => task.apply(event).await,
+            Step::News(news) => {
+                if let Some(event) = task.hear(news) {
+                    task.apply(event).await;
+                }
+            }
             Step::NoCallers => return,
         }
         task.publish();
@@ -159,6 +173,7 @@ pub(super) async fn run(
 enum Step {
     Command(Command),
     Event(Event),
+    News(FromWorker),
     NoCallers,
 }
 
@@ -175,33 +190,47 @@ impl Task {
                 None => None,
             }
         };
-        let step = tokio::select! {
+        let exit = tokio::select! {
             // What a worker said before it died comes before its death.
             biased;
-            Some(news) = news => News::Worker(news),
-            Some(exit) = ended(exit) => News::Exit(exit),
+            Some(news) = news => return Step::News(news),
+            Some(exit) = ended(exit) => exit,
             command = commands.recv() => return command.map_or(Step::NoCallers, Step::Command),
-            () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => News::Due,
+            () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => {
+                return Step::Event(Event::Due);
+            }
         };
-        Step::Event(match step {
-            News::Worker(FromWorker::Ready { revision }) => {
+        self.buried(&exit);
+        Step::Event(Event::Exited { jitter: rand::random() })
+    }
+
+    /// What the worker says of its life, as an event of the table.
+    fn hear(&mut self, news: FromWorker) -> Option<Event> {
+        match news {
+            FromWorker::Ready { revision } => {
                 self.ready(revision);
-                Event::Ready
+                if let State::Adopting { .. } = self.state {
+                    return self.found_serving();
+                }
+                Some(Event::Ready)
             }
-            News::Worker(FromWorker::Drained) => Event::Drained,
-            News::Exit(exit) => {
-                self.buried(&exit);
-                Event::Exited { jitter: rand::random() }
-            }
-            News::Due => Event::Due,
-        })
+            FromWorker::Draining { remaining } => Some(Event::FoundDraining {
+                remaining,
+                wanted: self.is_wanted(),
+            }),
+            FromWorker::Returned => self.take_back(),
+            FromWorker::Drained => Some(Event::Drained),
+            FromWorker::Stranger => Some(Event::Stranger),
+        }
     }
 
     /// A worker says so once it serves, and again whenever it has redialled.
     fn ready(&mut self, revision: i64) {
         let now = crate::clock::now();
         self.raise_ready(revision);
-        self.seen.ready.get_or_insert((std::time::Instant::now(), now));
+        let serving = self.worker.as_ref().and_then(|worker| worker.link.serving_since());
+        let since = serving.unwrap_or_else(std::time::Instant::now);
+        self.seen.ready.get_or_insert((since, now - since.elapsed()));
         if self.seen.applied.is_none_or(|(applied, _)| applied != revision) {
             self.seen.applied = Some((revision, now));
         }
@@ -212,13 +241,15 @@ impl Task {
     fn buried(&mut self, exit: &str) {
         let Some(worker) = self.worker.take() else { return };
         let pid = worker.process.pid;
-        let unasked = matches!(self.state, State::Starting { .. } | State::Running { .. });
+        let unasked = matches!(
+            self.state,
+            State::Adopting { .. } | State::Starting { .. } | State::Running { .. }
+        );
         self.log.note(&format!("worker {pid} ended: {exit}"));
         if unasked {
-            self.seen.last_error = if std::mem::take(&mut self.overdue) {
-                format!("worker {pid} was not ready within {} s", state::READY_TIMEOUT.as_secs())
-            } else {
-                format!("worker {pid} died: {exit}")
+            self.seen.last_error = match self.overdue.take() {
+                Some(missed) => format!("worker {pid} {missed}"),
+                None => format!("worker {pid} died: {exit}"),
             };
             exit.clone_into(&mut self.seen.last_exit);
             self.raise_crashed(pid, exit);
@@ -226,6 +257,15 @@ impl Task {
             self.raise_stopped(pid, exit);
         }
         self.seen.before = add(self.seen.before, worker.link.counters());
+        if self.row.is_none() {
+            // Nobody can ask for the log of a proxy that was deleted past us.
+            self.log.remove();
+        }
+        self.let_go(worker);
+    }
+
+    /// A worker is this task's no more: its record goes, and its records are read to the end.
+    fn let_go(&mut self, worker: Worker) {
         self.seen.ready = None;
         self.seen.applied = None;
         if let Err(error) = run_record::remove(&self.shared.options.run_dir, self.id) {
@@ -243,6 +283,9 @@ impl Task {
             let state = std::mem::replace(&mut self.state, State::Stopped);
             let (state, actions) = state::next(state, event, std::time::Instant::now());
             self.state = state;
+            if !matches!(self.state, State::Adopting { .. }) {
+                self.adopting = None;
+            }
             if was_crashed && event == Event::Due {
                 self.seen.restarts += 1;
             }
@@ -270,12 +313,6 @@ impl Task {
         // Nobody may be watching.
         let _ = self.shared.changed.send(self.id);
     }
-}
-
-enum News {
-    Worker(FromWorker),
-    Exit(String),
-    Due,
 }
 
 async fn ended(process: Option<&mut Process>) -> Option<String> {

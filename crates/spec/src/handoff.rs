@@ -1,7 +1,8 @@
 //! The manifest of a handoff: what a worker is given at birth, before any configuration.
 //!
 //! It travels as JSON in the one message of a `SOCK_SEQPACKET` pair whose far end is the worker's standard input; the
-//! listeners' descriptors ride on the same message (SCM_RIGHTS), in the order of `listeners`.
+//! listeners' descriptors ride on the same message (SCM_RIGHTS), in the order of `listeners`. A worker gives them back
+//! to a control plane that adopts it by the same message, on the socket [`HANDOFF_SOCKET`].
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -11,6 +12,9 @@ use crate::{Account, Epoch, ServiceId};
 
 /// Version of the manifest that this build writes and reads.
 pub const HANDOFF_VERSION: u32 = 1;
+
+/// Name of the `SOCK_SEQPACKET` socket, beside the link's, on which workers give their listeners back.
+pub const HANDOFF_SOCKET: &str = "handoff.sock";
 
 /// What a worker is given with its descriptors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ mod connection;
 mod reporter;
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -21,6 +22,7 @@ pub(crate) use self::connection::{Connection, SessionError};
 use self::reporter::Reporter;
 use super::{Link, configure};
 use crate::{
+    handoff::Held,
     service::{Service, ServiceConfig},
     tls::{Authority, AuthorityError, Identity},
 };
@@ -45,6 +47,10 @@ pub(crate) struct Session {
     pub(crate) service: Arc<Service>,
     /// Exchanges that began, for watchers.
     pub(crate) updates: mpsc::Receiver<Bytes>,
+    /// What a control plane that adopts this worker wants back.
+    pub(crate) held: Arc<Held>,
+    /// For its uptime.
+    pub(crate) serving_since: Instant,
     pub(crate) deadline: Deadline,
     /// Draining is over.
     pub(crate) drained: CancellationToken,
@@ -70,7 +76,7 @@ pub(crate) enum CannotBegin {
 /// Dials until the control plane welcomes this worker, and builds its first configuration.
 pub(crate) async fn begin(link: &Link, identity: &Identity) -> Result<First, CannotBegin> {
     let (connection, welcome) = loop {
-        match Connection::open(link, identity).await {
+        match Connection::open(link, identity, Duration::ZERO).await {
             Ok(opened) => break opened,
             Err(error) if error.is_refusal() => return Err(CannotBegin::Refused(error)),
             Err(error) => tracing::warn!(%error, "cannot open the session; trying again"),
@@ -126,7 +132,7 @@ impl Session {
     async fn redial(&mut self) -> Connection {
         loop {
             tokio::time::sleep(limits::REDIAL).await;
-            match Connection::open(&self.link, &self.identity).await {
+            match Connection::open(&self.link, &self.identity, self.serving_since.elapsed()).await {
                 Ok((mut connection, welcome)) => match self.catch_up(&mut connection, welcome).await {
                     Ok(()) => return connection,
                     Err(error) => tracing::debug!(%error, "lost the control plane again"),
@@ -157,7 +163,8 @@ impl Session {
 
     async fn converse(&mut self, connection: &mut Connection) -> Over {
         let revision = self.service.config().revision;
-        if let Err(error) = connection.send(Up::Ready(wire::Ready { revision })).await {
+        let greeting = self.draining().unwrap_or(Up::Ready(wire::Ready { revision }));
+        if let Err(error) = connection.send(greeting).await {
             return Over::Lost(error);
         }
         let mut staged = None;
@@ -228,9 +235,34 @@ impl Session {
                 self.renewed(&certificates);
                 Ok(())
             }
+            Down::ReturnListeners(wire::ReturnListeners {}) => {
+                let given = self.give_back().await?;
+                match self.draining() {
+                    Some(draining) if !given => connection.send(draining).await,
+                    _ => Ok(()),
+                }
+            }
             // Only the answer to Hello; nothing is wrong with hearing it again.
             Down::Welcome(_) => Ok(()),
         }
+    }
+
+    /// Gives the listeners back; `false` if they are closed. After a failure the session is dialled anew, and asked again.
+    async fn give_back(&self) -> Result<bool, SessionError> {
+        let held = Arc::clone(&self.held);
+        let given = tokio::task::spawn_blocking(move || held.give_back()).await;
+        given
+            .unwrap_or_else(|failed| Err(io::Error::other(failed)))
+            .map_err(SessionError::NotReturned)
+    }
+
+    /// What is to be said instead of Ready once there is a deadline.
+    fn draining(&self) -> Option<Up> {
+        let deadline = (*self.deadline.borrow())?;
+        let remaining = deadline.saturating_duration_since(Instant::now()).as_millis();
+        Some(Up::Draining(wire::Draining {
+            remaining_ms: u64::try_from(remaining).unwrap_or(u64::MAX),
+        }))
     }
 
     fn stage(&self, config: wire::WorkerConfig, staged: &mut Option<ServiceConfig>) -> Up {

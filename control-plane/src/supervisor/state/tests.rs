@@ -307,3 +307,83 @@ fn shutdown_answers_who_waits_and_ends_every_state_in_stopped() {
     let mut running = Service::running();
     assert_eq!(running.does(shutdown), [Action::Drain(DRAIN), Action::Release]);
 }
+
+fn found() -> Service {
+    let mut service = Service::new();
+    assert_eq!(service.does(Event::Found), [], "nothing is bound");
+    assert_eq!(service.shows(), ServiceState::Starting);
+    service
+}
+
+#[test]
+fn an_adopted_worker_runs_and_its_death_is_no_early_one() {
+    let mut service = found();
+    let serving = Duration::from_hours(1);
+    assert_eq!(service.does(Event::Adopted { serving }), []);
+    assert_eq!(service.shows(), ServiceState::Running);
+    service.does(DEATH);
+    assert_eq!(service.state.due(), Some(service.now), "replaced at once");
+}
+
+#[test]
+fn a_found_worker_that_does_not_come_back_is_killed_and_left_to_the_boot() {
+    let mut service = found();
+    assert_eq!(service.falls_due(), [Action::Kill]);
+    assert_eq!(service.does(DEATH), []);
+    assert_eq!(service.shows(), ServiceState::Stopped);
+    assert_eq!(service.does(Event::Boot), [Action::Bind]);
+}
+
+#[test]
+fn a_found_worker_of_what_is_not_to_run_is_drained_and_stays_away() {
+    let mut service = found();
+    let unwanted = Event::Unwanted { drain: DRAIN };
+    assert_eq!(service.does(unwanted), [Action::Drain(DRAIN), Action::Release]);
+    service.does(Event::Drained);
+    assert_eq!(service.does(DEATH), [Action::Release, Action::Answer(Outcome::Done)]);
+    assert_eq!(service.shows(), ServiceState::Stopped);
+}
+
+#[test]
+fn a_found_worker_that_listens_elsewhere_is_drained_and_followed_by_another() {
+    let mut service = found();
+    assert_eq!(service.does(Event::Misplaced { drain: DRAIN }), [Action::Drain(DRAIN)]);
+    assert_eq!(service.does(DEATH), [Action::Bind]);
+    assert_eq!(service.does(Event::Bound), [Action::Spawn]);
+}
+
+#[test]
+fn a_worker_that_is_found_draining_ends_in_its_own_time() {
+    let remaining = Duration::from_secs(7);
+    let draining = |wanted| Event::FoundDraining { remaining, wanted };
+    let mut service = found();
+    assert_eq!(service.does(draining(false)), []);
+    assert_eq!(service.state.due(), Some(service.now + remaining + EXIT_GRACE));
+    service.does(DEATH);
+    assert_eq!(service.shows(), ServiceState::Stopped);
+
+    let mut service = found();
+    assert_eq!(service.does(draining(true)), [Action::Bind], "clients wait for the next worker");
+    assert_eq!(service.does(Event::Bound), []);
+    assert_eq!(service.does(DEATH), [Action::Bind]);
+    assert_eq!(service.does(Event::Bound), [Action::Spawn]);
+    assert_eq!(service.does(draining(true)), [], "an echo");
+}
+
+#[test]
+fn a_process_that_is_no_worker_of_ours_is_forgotten_not_killed() {
+    let mut service = found();
+    assert_eq!(service.does(Event::Stranger), [Action::Forget]);
+    assert_eq!(service.shows(), ServiceState::Stopped);
+    let mut service = Service::running();
+    assert_eq!(service.does(Event::Stranger), []);
+    assert_eq!(service.shows(), ServiceState::Running);
+}
+
+#[test]
+fn a_shutdown_drains_a_worker_that_was_just_found() {
+    let mut service = found();
+    let shutdown = Event::Shutdown { drain: DRAIN };
+    assert_eq!(service.does(shutdown), [Action::Drain(DRAIN), Action::Release]);
+    assert_eq!(service.shows(), ServiceState::Draining);
+}

@@ -6,7 +6,6 @@ use proxyplane_proto::worker::{Capture, WorkerConfig};
 
 use super::{Task, Worker, address_error};
 use crate::{
-    link::Expected,
     store::services::ServiceRow,
     supervisor::{
         Shared,
@@ -14,7 +13,7 @@ use crate::{
         listeners::Listeners,
         refuse::Refuser,
         spawn::Newborn,
-        state::{Action, Event, Outcome, READY_TIMEOUT, State},
+        state::{ADOPT_TIMEOUT, Action, Event, Outcome, READY_TIMEOUT, State},
     },
 };
 
@@ -37,15 +36,19 @@ impl Task {
                 }
             }
             Action::Kill => {
-                if let State::Starting { .. } = self.state {
-                    self.overdue = true;
-                    self.log
-                        .note(&format!("not ready within {} s", READY_TIMEOUT.as_secs()));
+                self.overdue = match self.state {
+                    State::Starting { .. } => Some(format!("was not ready within {} s", READY_TIMEOUT.as_secs())),
+                    State::Adopting { .. } => Some(format!("did not come back within {} s", ADOPT_TIMEOUT.as_secs())),
+                    _ => None,
+                };
+                if let Some(missed) = &self.overdue {
+                    self.log.note(&format!("the worker {missed}; killed"));
                 }
                 if let Some(worker) = &self.worker {
                     worker.process.kill();
                 }
             }
+            Action::Forget => self.forget(),
             Action::Release => {
                 self.refuser = None;
                 self.listeners = None;
@@ -59,6 +62,10 @@ impl Task {
     async fn bind(&mut self) -> Event {
         if self.listeners.is_some() {
             return Event::Bound;
+        }
+        if !self.shared.may_bind().await {
+            self.bind_error = Some(LifecycleError::ShuttingDown);
+            return Event::BindFailed { jitter: rand::random() };
         }
         let Some(row) = &self.row else {
             return Event::BindFailed { jitter: rand::random() };
@@ -80,9 +87,17 @@ impl Task {
         }
     }
 
+    /// What was taken for a former worker is none of ours: whatever it does, it is left alone.
+    fn forget(&mut self) {
+        let Some(worker) = self.worker.take() else { return };
+        let pid = worker.process.pid;
+        tracing::warn!(service = %self.id, pid, "a former worker cannot prove itself; it is left alone and not adopted");
+        self.let_go(worker);
+    }
+
     fn spawn(&mut self) -> Option<Event> {
         self.refuser = None;
-        self.overdue = false;
+        self.overdue = None;
         match self.try_spawn() {
             Ok(worker) => {
                 self.log.note(&format!("worker {} started", worker.process.pid));
@@ -104,16 +119,10 @@ impl Task {
             self.listeners.as_ref().ok_or_else(missing)?,
         );
         let newborn = Newborn::spawn(&self.shared, row, &self.log)?;
-        let expected = Expected {
-            epoch: newborn.epoch,
-            nonce: newborn.nonce,
-            pid: newborn.pid(),
-            service_id: self.id,
-            workspace_id: row.workspace_id,
-        };
         // Expected before it is told where to dial.
-        let (link, events) = self.shared.link.expect(expected, worker_config(&self.shared, row));
-        match newborn.hand_over(&self.shared, self.id, listeners) {
+        let config = worker_config(&self.shared, row);
+        let (link, events) = self.shared.link.expect(newborn.expected(), Some(config));
+        match newborn.hand_over(&self.shared, listeners) {
             Ok(process) => Ok(Worker { process, link, events }),
             Err(error) => {
                 self.shared.tracker.spawn(link.retire());
@@ -178,7 +187,7 @@ impl Task {
 }
 
 /// What a worker needs to know of its service.
-pub(super) fn worker_config(shared: &Shared, row: &ServiceRow) -> WorkerConfig {
+pub(in crate::supervisor) fn worker_config(shared: &Shared, row: &ServiceRow) -> WorkerConfig {
     let capture = Capture {
         insecure_upstream: row.spec.insecure_upstream,
         extra_ca_pem: row.spec.extra_ca_pem.clone(),

@@ -57,6 +57,7 @@ impl Task {
                     self.apply(Event::Boot).await;
                 }
             }
+            Command::Adopt(adoptee) => self.adopt(*adoptee).await,
             Command::Shutdown { drain } => {
                 self.ending = true;
                 self.apply(Event::Shutdown { drain }).await;

@@ -1,6 +1,6 @@
 //! One connection of the Session.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use proxyplane_proto::{
@@ -37,6 +37,8 @@ pub(crate) enum SessionError {
     NoWelcome,
     #[error("the control plane did not begin with Welcome")]
     Unexpected,
+    #[error("the listeners could not be given back: {0}")]
+    NotReturned(io::Error),
 }
 
 impl SessionError {
@@ -74,13 +76,21 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Dials and says Hello.
-    pub(super) async fn open(link: &Link, identity: &Identity) -> Result<(Self, wire::Welcome), SessionError> {
-        tokio::time::timeout(WELCOME_WITHIN, Self::greet(link, identity))
+    pub(super) async fn open(
+        link: &Link,
+        identity: &Identity,
+        serving: Duration,
+    ) -> Result<(Self, wire::Welcome), SessionError> {
+        tokio::time::timeout(WELCOME_WITHIN, Self::greet(link, identity, serving))
             .await
             .unwrap_or(Err(SessionError::NoWelcome))
     }
 
-    async fn greet(link: &Link, identity: &Identity) -> Result<(Self, wire::Welcome), SessionError> {
+    async fn greet(
+        link: &Link,
+        identity: &Identity,
+        serving: Duration,
+    ) -> Result<(Self, wire::Welcome), SessionError> {
         let mut client = link.dial().await?;
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let hello = wire::Hello {
@@ -91,6 +101,7 @@ impl Connection {
             pid: std::process::id().cast_signed(),
             csr_der: Bytes::copy_from_slice(identity.csr_der()),
             sandbox: Some(sandbox(link.sandbox)),
+            serving_ms: u64::try_from(serving.as_millis()).unwrap_or(u64::MAX),
         };
         // First in the queue, then the call: the answer's headers may wait for it.
         let hello = wire::SessionRequest {

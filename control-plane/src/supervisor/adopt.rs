@@ -1,0 +1,167 @@
+//! Workers of a former control plane: found by their run records, expected on the link, and each handed to the task of
+//! its service, which takes the listeners back and has the worker from then on.
+//!
+//! What is found here is only a claim. The worker proves itself by its nonce when it dials; a process that cannot is
+//! left alone.
+
+use std::collections::HashSet;
+
+use proxyplane_spec::{Epoch, ServiceId};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Shared, Supervisor,
+    process::Process,
+    run_record::{self, RunRecord},
+    task::{Command, worker_config},
+};
+use crate::{
+    link::{Expected, FromWorker, WorkerLink},
+    store::{self, StoreError, services::ServiceRow},
+};
+
+/// A recorded worker that still runs, on its way to its service's task.
+#[derive(Debug)]
+pub(super) struct Adoptee {
+    pub(super) process: Process,
+    pub(super) link: WorkerLink,
+    pub(super) events: mpsc::Receiver<FromWorker>,
+    /// `None` if the service was deleted meanwhile.
+    pub(super) row: Option<ServiceRow>,
+    /// Dropped once it is adopted, on its way out, or gone.
+    pub(super) pending: Pending,
+}
+
+/// Which services' adoption has not settled yet.
+#[derive(Debug, Default)]
+pub(super) struct Adoption(watch::Sender<HashSet<ServiceId>>);
+
+/// The adoption of one service has not settled as long as this lives.
+#[derive(Debug)]
+pub(super) struct Pending {
+    adoption: watch::Sender<HashSet<ServiceId>>,
+    service: ServiceId,
+}
+
+impl Adoption {
+    fn begin(&self, service: ServiceId) -> Pending {
+        self.0.send_modify(|pending| {
+            pending.insert(service);
+        });
+        Pending {
+            adoption: self.0.clone(),
+            service,
+        }
+    }
+
+    /// Until that of every service has settled: a listener that is bound before might be one that comes back.
+    pub(super) async fn settled(&self) {
+        // The sender lives as long as we do.
+        let _ = self.0.subscribe().wait_for(HashSet::is_empty).await;
+    }
+
+    /// Until that of one service has settled.
+    pub(super) async fn settled_for(&self, service: ServiceId) {
+        let mut pending = self.0.subscribe();
+        let _ = pending.wait_for(|pending| !pending.contains(&service)).await;
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.adoption.send_modify(|pending| {
+            pending.remove(&self.service);
+        });
+    }
+}
+
+impl Supervisor {
+    /// Finds the workers of a former control plane and expects them on the link; then closes what dead ones left open.
+    /// Comes before the link is served, or a worker that dials is told that it is not wanted. Their adoption settles by
+    /// itself within some seconds; see [`Self::boot`].
+    pub async fn adopt(&self) -> Result<(), StoreError> {
+        let records = RunRecord::all(&self.shared.options.run_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "run records of former workers cannot be read");
+            Vec::new()
+        });
+        let mut epochs = HashSet::new();
+        for record in records {
+            if self.adopt_one(&record).await? {
+                epochs.insert(record.epoch);
+            } else if let Err(error) = run_record::remove(&self.shared.options.run_dir, record.service_id) {
+                tracing::warn!(service = %record.service_id, %error, "a run record could not be removed");
+            }
+        }
+        self.close_dead(&epochs).await;
+        Ok(())
+    }
+
+    /// Is the recorded worker there? Then its service's task is told of it.
+    async fn adopt_one(&self, record: &RunRecord) -> Result<bool, StoreError> {
+        let (service, pid) = (record.service_id, record.pid);
+        let found = record.find().and_then(|found| {
+            let adopted = found.map(|process| Process::adopted(pid, process));
+            adopted.transpose()
+        });
+        let process = match (found, record.nonce_sha256()) {
+            (Ok(Some(process)), Some(nonce_sha256)) => (process, nonce_sha256),
+            (Ok(_), _) => {
+                tracing::info!(%service, pid, "a former worker is gone");
+                return Ok(false);
+            }
+            (Err(error), _) => {
+                tracing::warn!(%service, pid, %error, "a former worker cannot be watched");
+                return Ok(false);
+            }
+        };
+        let row = store::services::get(&self.shared.db, service).await?;
+        tracing::info!(%service, pid, "a former worker still runs");
+        self.hand_to_task(record, process, row).await;
+        Ok(true)
+    }
+
+    async fn hand_to_task(&self, record: &RunRecord, (process, nonce): (Process, [u8; 32]), row: Option<ServiceRow>) {
+        let expected = Expected {
+            epoch: record.epoch,
+            nonce_sha256: nonce,
+            pid: record.pid,
+            service_id: record.service_id,
+            workspace_id: record.workspace_id,
+        };
+        // A worker whose service is gone keeps the configuration that it has.
+        let config = row.as_ref().map(|row| worker_config(&self.shared, row));
+        let (link, events) = self.shared.link.expect(expected, config);
+        let adoptee = Adoptee {
+            process,
+            link,
+            events,
+            row,
+            pending: self.shared.adoption.begin(record.service_id),
+        };
+        let Ok(handle) = self.handle(record.service_id) else { return };
+        // Before anybody can ask anything of the service: nobody else knows the task yet.
+        let _ = handle.commands.send(Command::Adopt(Box::new(adoptee))).await;
+    }
+
+    /// Closes what instances left open that are gone, also those whose records are. Comes before the first worker of our
+    /// own, and leaves alone those that are to be adopted: their records go on.
+    ///
+    /// An instance that is gone may have left a spool behind. What drains it belongs here, before its epoch is closed.
+    async fn close_dead(&self, adopting: &HashSet<Epoch>) {
+        match store::ingest::unclosed(&self.shared.db).await {
+            Ok(epochs) => {
+                for epoch in epochs.into_iter().filter(|epoch| !adopting.contains(epoch)) {
+                    self.shared.ingest.close_epoch(epoch).await;
+                }
+            }
+            Err(error) => tracing::warn!(?error, "what former workers left open cannot be read"),
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until listeners may be bound; `false` if the control plane is stopping.
+    pub(super) async fn may_bind(&self) -> bool {
+        self.closing.run_until_cancelled(self.adoption.settled()).await.is_some()
+    }
+}

@@ -1,0 +1,85 @@
+//! One worker process, watched until it is gone: started by us, or adopted.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::Child;
+
+use super::pidfd::Pidfd;
+
+/// A worker process whose end was not told yet.
+#[derive(Debug)]
+pub(super) struct Process {
+    handle: Handle,
+    /// Its process id.
+    pub(super) pid: i32,
+}
+
+#[derive(Debug)]
+enum Handle {
+    /// Not yet reaped, so its pid is nobody else's.
+    Child(Child),
+    /// Found running; its parent may be gone.
+    Adopted(Pidfd),
+}
+
+impl Process {
+    /// One that was just started.
+    pub(super) fn started(child: Child) -> io::Result<Self> {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Ok(Self {
+            pid: pid.ok_or(io::ErrorKind::NotFound)?,
+            handle: Handle::Child(child),
+        })
+    }
+
+    /// The one of a run record, by its pidfd.
+    pub(super) fn adopted(pid: i32, pidfd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            handle: Handle::Adopted(Pidfd::watch(pidfd)?),
+        })
+    }
+
+    /// Waits until it is gone and tells how it ended. May be cancelled and called again.
+    pub(super) async fn ended(&mut self) -> String {
+        match &mut self.handle {
+            Handle::Child(child) => match child.wait().await {
+                Ok(status) => super::exit::describe(status),
+                Err(error) => format!("unknown ({error})"),
+            },
+            Handle::Adopted(process) => process.ended().await,
+        }
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::SIGKILL, rustix::process::Signal::KILL);
+    }
+
+    /// SIGTERM, which a worker takes for a drain.
+    pub(super) fn terminate(&self) {
+        self.signal(Signal::SIGTERM, rustix::process::Signal::TERM);
+    }
+
+    fn signal(&self, by_pid: Signal, by_pidfd: rustix::process::Signal) {
+        let sent = match &self.handle {
+            // The child is not reaped before `ended` is through, so the pid cannot have passed to another process; once
+            // it is, `id` is gone too.
+            Handle::Child(child) if child.id().is_some() => {
+                kill(Pid::from_raw(self.pid), by_pid).map_err(io::Error::from)
+            }
+            Handle::Child(_) => Ok(()),
+            Handle::Adopted(process) => process.signal(by_pidfd),
+        };
+        if let Err(error) = sent {
+            tracing::warn!(pid = self.pid, signal = %by_pid, %error, "a worker could not be signalled");
+        }
+    }
+}

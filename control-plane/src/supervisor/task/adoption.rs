@@ -1,0 +1,72 @@
+//! Taking over the worker of a former control plane: it redials, says READY or that it drains, and gives its listeners
+//! back. What the service is now decides what becomes of it.
+
+use super::{Adoptee, Task, Worker};
+use crate::supervisor::{
+    listeners::Listeners,
+    state::{Event, State},
+};
+
+impl Task {
+    /// A worker was found. From here on it is this task's, as one that it started itself.
+    pub(super) async fn adopt(&mut self, adoptee: Adoptee) {
+        let Adoptee {
+            process,
+            link,
+            events,
+            row,
+            pending,
+        } = adoptee;
+        self.row = row;
+        self.adopting = Some(pending);
+        self.worker = Some(Worker { process, link, events });
+        self.apply(Event::Found).await;
+    }
+
+    /// Is the service there, and to run?
+    pub(super) fn is_wanted(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.enabled)
+    }
+
+    /// The worker is back and serves: what it does not say is whether it should.
+    pub(super) fn found_serving(&mut self) -> Option<Event> {
+        if !self.is_wanted() {
+            tracing::info!(service = %self.id, "stopping a former worker: its service is not to run any more");
+            return Some(Event::Unwanted {
+                drain: self.shared.options.drain_timeout,
+            });
+        }
+        if let (Some(row), Some((applied, at))) = (&self.row, self.seen.applied)
+            && row.revision != applied
+        {
+            // Redialling, it was given the stored one; it has said why it does not take it.
+            tracing::warn!(service = %self.id, stored = row.revision, applied, "an adopted worker has another revision");
+            self.seen.rejected_at = Some(at);
+        }
+        if let Some(worker) = &self.worker {
+            worker.link.ask_for_listeners();
+        }
+        None
+    }
+
+    /// The worker gave its listeners back: we have what a control plane has that bound them itself.
+    pub(super) fn take_back(&mut self) -> Option<Event> {
+        let worker = self.worker.as_ref()?;
+        let returned = worker.link.take_listeners()?;
+        let (State::Adopting { .. }, Some(row)) = (&self.state, &self.row) else {
+            return None;
+        };
+        let Some(listeners) = Listeners::returned(returned, row.host, row.port) else {
+            tracing::warn!(service = %self.id, "a former worker listens elsewhere; replacing it");
+            return Some(Event::Misplaced {
+                drain: self.shared.options.drain_timeout,
+            });
+        };
+        let pid = worker.process.pid;
+        self.listeners = Some(listeners);
+        self.log.note(&format!("worker {pid} adopted"));
+        let serving = self.seen.ready.map_or_else(Default::default, |(since, _)| since.elapsed());
+        tracing::info!(service = %self.id, pid, ?serving, "worker adopted");
+        Some(Event::Adopted { serving })
+    }
+}

@@ -1,0 +1,207 @@
+//! The upgrade in place: this process executes the program that is now at its own path.
+//!
+//! The process id stays, and with it whatever watches the process and whatever it started. All descriptors of ours are
+//! close-on-exec. What comes up is a control plane like one after a crash: it adopts the workers and finds Postgres
+//! running.
+
+use std::{
+    env,
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{SigSet, Signal, raise},
+    unistd::execv,
+};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+/// For the program to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// What `--version` begins with.
+const NAME: &str = "proxyplane ";
+/// Characters of what a program said that are told.
+const SAID_MAX: usize = 500;
+
+/// Why the program at our path is not executed. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// It cannot be started, or does not answer.
+    #[error("{program} cannot be executed: {source}")]
+    Unusable {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is another program, or does not take our flags and settings.
+    #[error("{program} is not fit to take over: {why}")]
+    Unfit {
+        /// The program.
+        program: PathBuf,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// The upgrade of this process. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Upgrade(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    begun: CancellationToken,
+}
+
+impl Upgrade {
+    /// Of this process: its program by the path it was started by, and its arguments. To be called at the start, while
+    /// that path still leads to the program that runs.
+    pub fn of_process() -> io::Result<Self> {
+        let arguments: Vec<OsString> = env::args_os().collect();
+        let program = own_path(arguments.first().map(OsString::as_os_str), &env::current_exe()?);
+        Ok(Self(Arc::new(Inner {
+            program,
+            arguments,
+            begun: CancellationToken::new(),
+        })))
+    }
+
+    /// Asks the program what it is and whether it takes our flags and settings: its version.
+    pub async fn check(&self) -> Result<String, UpgradeError> {
+        let version = self.run(&[OsString::from("--version")]).await?;
+        let version = String::from_utf8_lossy(&version.stdout);
+        let Some(version) = version.trim().strip_prefix(NAME) else {
+            return Err(self.unfit(format!("it calls itself '{}'", cut(version.trim()))));
+        };
+        let mut arguments: Vec<OsString> = self.0.arguments.iter().skip(1).cloned().collect();
+        arguments.push("--print-config".into());
+        // What it prints is the settings, of which nobody is to be told here.
+        self.run(&arguments).await?;
+        Ok(version.to_owned())
+    }
+
+    /// From now on the process is on its way out of the present program.
+    pub fn begin(&self) {
+        self.0.begun.cancel();
+    }
+
+    /// Until somebody calls [`Self::begin`].
+    pub async fn begun(&self) {
+        self.0.begun.cancelled().await;
+    }
+
+    /// Executes the program; if that fails, the one that runs now once more. Returns only if both fail. A signal to stop
+    /// that comes meanwhile, or came before (`stopping`), is there for the program to find.
+    pub fn execute(&self, stopping: bool) -> io::Error {
+        let held: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        // Not `Command::exec`: it unblocks signals before it executes.
+        let blocked = held.thread_block();
+        if stopping {
+            let _ = raise(Signal::SIGTERM);
+        }
+        if let Err(error) = blocked.and_then(|()| exec(&self.0.program, &self.0.arguments)) {
+            tracing::error!(program = %self.0.program.display(), %error, "the new program cannot be executed; going on with the old one");
+        }
+        match exec(Path::new("/proc/self/exe"), &self.0.arguments) {
+            Ok(()) => io::ErrorKind::Other.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    async fn run(&self, arguments: &[OsString]) -> Result<Output, UpgradeError> {
+        let mut command = Command::new(&self.0.program);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(ANSWER_TIMEOUT, command.output())
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let output = output.map_err(|source| UpgradeError::Unusable {
+            program: self.0.program.clone(),
+            source,
+        })?;
+        if output.status.success() {
+            Ok(output)
+        } else {
+            Err(self.unfit(cut(String::from_utf8_lossy(&output.stderr).trim())))
+        }
+    }
+
+    fn unfit(&self, why: String) -> UpgradeError {
+        UpgradeError::Unfit {
+            program: self.0.program.clone(),
+            why,
+        }
+    }
+}
+
+/// Signals that an upgrade held back are let through; their handlers must be installed. Else without effect.
+pub fn let_signals_through() -> nix::Result<()> {
+    let held: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    held.thread_unblock()
+}
+
+/// A path that we were called by is kept as it is: whoever installs versions side by side changes a link.
+fn own_path(called: Option<&OsStr>, executable: &Path) -> PathBuf {
+    called
+        .map(Path::new)
+        .filter(|called| called.components().count() > 1)
+        .and_then(|called| std::path::absolute(called).ok())
+        .filter(|called| called.canonicalize().is_ok_and(|real| real == executable))
+        .unwrap_or_else(|| executable.to_owned())
+}
+
+fn exec(program: &Path, arguments: &[OsString]) -> nix::Result<()> {
+    let text = |text: OsString| CString::new(text.into_vec()).map_err(|_| nix::Error::EINVAL);
+    let program = text(program.as_os_str().to_owned())?;
+    let arguments: Result<Vec<CString>, _> = arguments.iter().cloned().map(text).collect();
+    execv(&program, &arguments?).map(|never| match never {})
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(SAID_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn upgrade_to(program: &str, arguments: &[&str]) -> Upgrade {
+        Upgrade(Arc::new(Inner {
+            program: program.into(),
+            arguments: arguments.iter().map(Into::into).collect(),
+            begun: CancellationToken::new(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn another_program_is_not_fit_and_a_missing_one_is_named() {
+        let error = upgrade_to("/bin/true", &["proxyplane"]).check().await.unwrap_err();
+        assert!(error.to_string().contains("/bin/true"), "{error}");
+        let error = upgrade_to("/bin/false", &["proxyplane"]).check().await.unwrap_err();
+        assert!(matches!(error, UpgradeError::Unfit { .. }), "{error}");
+        let error = upgrade_to("/nowhere", &["proxyplane"]).check().await.unwrap_err();
+        assert!(matches!(error, UpgradeError::Unusable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_link_that_led_to_the_program_is_followed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("proxyplane-1");
+        std::fs::write(&real, "").unwrap();
+        let link = dir.path().join("proxyplane");
+        symlink(&real, &link).unwrap();
+        assert_eq!(own_path(Some(link.as_os_str()), &real), link);
+        assert_eq!(own_path(Some(OsStr::new("proxyplane")), &real), real);
+        assert_eq!(own_path(Some(OsStr::new("/bin/true")), &real), real);
+        assert_eq!(own_path(None, &real), real);
+    }
+}
