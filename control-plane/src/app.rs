@@ -9,14 +9,7 @@ mod lease;
 mod listen;
 mod sockets;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::{PermissionsExt as _, chown},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use database::Database;
 pub use error::StartError;
@@ -97,7 +90,10 @@ async fn serve(
     let database = Database::start(&config, &data).await?;
     let log = writer.start(database.pool().clone());
     let ingesting = Lifecycle::new();
-    let started = Running::start(&config, &data, &database, &log, listener, &process, &ingesting, &upgrade).await;
+    let started = Running::start(
+        &config, &data, &database, &log, listener, &process, &ingesting, &upgrade,
+    )
+    .await;
     let result = match started {
         Ok(running) => {
             let serving = async {
@@ -182,7 +178,13 @@ impl Running {
             drain_timeout: config.shutdown_timeout,
             events,
         };
-        let supervisor = Supervisor::open(options, db.clone(), link.clone(), ingest.clone(), process.tracker().clone());
+        let supervisor = Supervisor::open(
+            options,
+            db.clone(),
+            link.clone(),
+            ingest.clone(),
+            process.tracker().clone(),
+        );
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
         supervisor.adopt().await?;
         sockets::serve(&link, &link_socket, config.worker_user, &unlink, process)?;

@@ -97,7 +97,7 @@ fn a_breaker_that_opens_is_an_error() {
 
 #[test]
 fn a_port_taken_at_boot_is_a_warning_that_names_the_holder_and_a_restart_keeps_the_log() {
-    let mut world = World::start();
+    let world = World::start();
     let (id, port) = {
         let _ = world.proxyctl(["workspace", "create", "default"]).ok();
         let made = world.proxyctl(["-o", "json", "proxy", "create", "p", "--start"]).json();

@@ -30,7 +30,8 @@ pub(super) fn serve(
     process: &Lifecycle,
 ) -> Result<(), StartError> {
     // First the second one: a worker that is welcomed may be asked for its listeners at once.
-    let returned = bind_packets(&link_socket.with_file_name(HANDOFF_SOCKET), workers).map_err(StartError::of("handoff socket"))?;
+    let returned =
+        bind_packets(&link_socket.with_file_name(HANDOFF_SOCKET), workers).map_err(StartError::of("handoff socket"))?;
     let taking = link::serve_returned(link.clone(), returned, stop.clone());
     process.spawn(taking);
     let streams = bind_streams(link_socket, workers).map_err(StartError::of("worker link"))?;

@@ -86,7 +86,7 @@ impl WorkerBinary {
             why,
         };
         let file = File::open(path).map_err(unusable)?;
-        let mut command = tokio::process::Command::from(command(&file, ARGUMENT_ZERO));
+        let mut command = tokio::process::Command::from(command(&file));
         command
             .arg("--version-json")
             .stdin(Stdio::null())
@@ -134,7 +134,7 @@ fn check(worker: &WorkerVersion) -> Result<(), String> {
     Ok(())
 }
 
-fn command(file: &File, argument_zero: &str) -> Command {
+fn command(file: &File) -> Command {
     // The child opens its own copy of the descriptor: close-on-exec comes after the kernel has found the file.
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.process_group(0).current_dir("/").env_clear();

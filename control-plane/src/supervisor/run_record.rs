@@ -177,7 +177,14 @@ mod tests {
         fn new() -> Self {
             let epoch = Epoch::new();
             let mut command = Command::new("sleep");
-            Self(command.arg0(process_name("default/capture", epoch)).arg("600").spawn().unwrap(), epoch)
+            Self(
+                command
+                    .arg0(process_name("default/capture", epoch))
+                    .arg("600")
+                    .spawn()
+                    .unwrap(),
+                epoch,
+            )
         }
 
         fn record(&self) -> RunRecord {

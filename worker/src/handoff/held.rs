@@ -93,9 +93,7 @@ mod tests {
         assert!(held.give_back().is_err(), "nobody is there");
 
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-        socket
-            .bind(&SockAddr::unix(dir.join(HANDOFF_SOCKET)).unwrap())
-            .unwrap();
+        socket.bind(&SockAddr::unix(dir.join(HANDOFF_SOCKET)).unwrap()).unwrap();
         socket.listen(1).unwrap();
         assert!(held.give_back().unwrap());
         let (peer, _) = socket.accept().unwrap();
