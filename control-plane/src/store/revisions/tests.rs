@@ -121,18 +121,6 @@ async fn only_the_last_are_kept() {
 }
 
 #[tokio::test]
-async fn what_is_not_committed_is_no_revision() {
-    let db = testing::database().await;
-    let id = service(&db).await.id;
-    let mut transaction = db.begin().await.unwrap();
-    services::update(&mut transaction, id, None, &verbose(false))
-        .await
-        .unwrap();
-    transaction.rollback().await.unwrap();
-    assert_eq!(all(&db, id).await.len(), 1);
-}
-
-#[tokio::test]
 async fn they_go_with_their_service() {
     let db = testing::database().await;
     let id = service(&db).await.id;
