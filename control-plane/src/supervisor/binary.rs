@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_binary_is_executed_by_descriptor_with_a_clean_environment() {
         let file = File::open("/usr/bin/env").unwrap();
-        let output = command(&file, "a").env("PROXYPLANE_WORKER_X", "1").output().unwrap();
+        let output = command(&file).env("PROXYPLANE_WORKER_X", "1").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(
             text.contains("PROXYPLANE_WORKER_X=1") && text.contains("PATH="),
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_child_is_in_a_process_group_of_its_own() {
         let file = File::open("/bin/cat").unwrap();
-        let output = command(&file, "a").arg("/proc/self/stat").output().unwrap();
+        let output = command(&file).arg("/proc/self/stat").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let fields: Vec<_> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
         assert_eq!(

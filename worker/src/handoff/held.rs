@@ -88,6 +88,8 @@ mod tests {
             service_id: ServiceId::new(),
             link: dir.join("link.sock"),
             listeners: vec![listener.local_addr().unwrap()],
+            account: None,
+            spool: dir.join("spool"),
         };
         let held = Held::new(manifest.clone(), vec![listener]);
         assert!(held.give_back().is_err(), "nobody is there");
