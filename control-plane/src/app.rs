@@ -1,7 +1,7 @@
 //! Wires the parts together, starts them in order and stops them in the other.
 //!
-//! Start: data directory, address, database, event log, lease, ingest, supervisor, worker link, API, proxies. Stop: the API ends
-//! its streams, workers drain, ingest commits what they sent, the last events are stored, Postgres stops.
+//! Start: data directory, address, database, event log, lease, ingest, supervisor, worker link, API, proxies. Stop: the
+//! API ends its streams, workers drain, ingest commits what they sent, the last events are stored, Postgres stops.
 
 mod database;
 mod error;

@@ -30,6 +30,7 @@ use crate::{
 
 mod faults;
 mod history;
+mod raised;
 mod records;
 mod watching;
 
