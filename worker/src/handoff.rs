@@ -178,7 +178,7 @@ mod tests {
             link: "/run/link.sock".into(),
             listeners,
             account: None,
-            spool: "/spool".into(),
+            spool: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! One worker process: spawned on a service's listeners, watched until it is gone.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, process::Stdio};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, process::Stdio};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -35,8 +35,6 @@ pub(super) struct Newborn {
     pub(super) epoch: Epoch,
     /// The secret it will show.
     pub(super) nonce: [u8; 32],
-    /// Where it may write.
-    spool: PathBuf,
 }
 
 impl Newborn {
@@ -44,7 +42,6 @@ impl Newborn {
     pub(super) fn spawn(shared: &Shared, service: &ServiceRow, log: &LogFile) -> io::Result<Self> {
         let (ours, theirs) = handoff::pair()?;
         let log = log.open()?;
-        let spool = spool_dir::make(&shared.options.spool_dir, service.id, shared.options.account)?;
         let mut command = shared
             .binary
             .command(&format!("{}/{}", service.workspace_code, service.name));
@@ -62,7 +59,6 @@ impl Newborn {
             handoff: ours,
             epoch: Epoch::new(),
             nonce: rand::random(),
-            spool,
         };
         let record = RunRecord::of(service.id, newborn.epoch, pid, &newborn.nonce);
         if let Err(error) = record.and_then(|record| record.write(&shared.options.run_dir)) {
@@ -88,7 +84,7 @@ impl Newborn {
             link: shared.options.link_socket.clone(),
             listeners: addresses,
             account: shared.options.account,
-            spool: self.spool.clone(),
+            spool: spool_dir::make(shared, id, self.epoch),
         };
         if let Err(error) = handoff::send(&self.handoff, &manifest, &listeners.descriptors()) {
             self.process.kill();
