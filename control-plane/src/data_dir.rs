@@ -6,7 +6,7 @@
 //! | `secrets/` | 0700 | API token, CA key, database password |
 //! | `run/` | 0711 | sockets and run records of workers |
 //! | `log/` | 0700 | what workers and Postgres write |
-//! | `spool/` | 0711 | a directory for each service, which belongs to the workers' account |
+//! | `spool/` | 0711 | a directory for each service, in it one for each worker, which belongs to the workers' account |
 //! | `pg/` | – | the private Postgres, made by it |
 //! | `ca.pem` | 0644 | the CA certificate, for whoever is to trust it |
 

@@ -183,7 +183,7 @@ mod tests {
             link: "/run/link.sock".into(),
             listeners,
             account: None,
-            spool: "/spool".into(),
+            spool: None,
         }
     }
 

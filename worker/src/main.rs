@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     // Asked before the sandbox: the answer is read from the control groups' files.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or(cores.min(THREADS_MAX), usize::from);
-    let sandbox = match sandbox::enter(handoff.manifest.account, &handoff.manifest.spool) {
+    let sandbox = match sandbox::enter(handoff.manifest.account, handoff.manifest.spool.as_deref()) {
         Ok(sandbox) => sandbox,
         Err(error) => {
             tracing::error!(%error, "no sandbox");

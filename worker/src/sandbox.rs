@@ -51,7 +51,7 @@ pub enum SandboxError {
 
 /// Puts the calling process, which has one thread, into its sandbox: `account` is whom it becomes if it is root, `spool`
 /// the only directory in which it may write afterwards.
-pub fn enter(account: Option<Account>, spool: &Path) -> Result<Sandbox, SandboxError> {
+pub fn enter(account: Option<Account>, spool: Option<&Path>) -> Result<Sandbox, SandboxError> {
     // Only a name: without it the worker is as good.
     let _ = prctl::set_name(NAME);
     let open_files = limits::raise_open_files();

@@ -137,7 +137,7 @@ fn the_copy() {
     };
     let account = env::var(ACCOUNT).ok().map(|uid| uid.parse().unwrap());
     let account = account.map(|uid| Account { uid, gid: uid });
-    let sandbox = sandbox::enter(account, &data.join("spool/mine")).unwrap();
+    let sandbox = sandbox::enter(account, Some(&data.join("spool/mine"))).unwrap();
     report("landlock abi", &sandbox.landlock_abi.to_string());
     report("sandbox", &sandbox.to_string());
     report("uid", &geteuid().to_string());

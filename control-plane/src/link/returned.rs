@@ -185,7 +185,7 @@ mod tests {
             link: "/run/link.sock".into(),
             listeners: vec![],
             account: None,
-            spool: "/spool".into(),
+            spool: None,
         };
         change(&mut manifest);
         let kind = (AddressFamily::Unix, SockType::SeqPacket);

@@ -65,7 +65,7 @@ mod tests {
             link: "/run/link.sock".into(),
             listeners: listeners.addresses(),
             account: None,
-            spool: "/spool".into(),
+            spool: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The birth of a worker: spawned, recorded, and given its service's listeners.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, process::Stdio};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, process::Stdio};
 
 use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, ServiceId, WorkspaceId};
 use sha2::{Digest as _, Sha256};
@@ -23,8 +23,6 @@ pub(super) struct Newborn {
     nonce: [u8; 32],
     service: (ServiceId, WorkspaceId),
     epoch: Epoch,
-    /// Where it may write.
-    spool: PathBuf,
 }
 
 impl Newborn {
@@ -32,7 +30,6 @@ impl Newborn {
     pub(super) fn spawn(shared: &Shared, service: &ServiceRow, log: &LogFile) -> io::Result<Self> {
         let (ours, theirs) = handoff::pair()?;
         let log = log.open()?;
-        let spool = spool_dir::make(&shared.options.spool_dir, service.id, shared.options.account)?;
         let epoch = Epoch::new();
         let proxy = format!("{}/{}", service.workspace_code, service.name);
         let mut command = shared.binary.command(&run_record::process_name(&proxy, epoch));
@@ -47,7 +44,6 @@ impl Newborn {
             nonce: rand::random(),
             service: (service.id, service.workspace_id),
             epoch,
-            spool,
         };
         let record = RunRecord::of(&newborn.expected());
         if let Err(error) = record.and_then(|record| record.write(&shared.options.run_dir)) {
@@ -80,7 +76,7 @@ impl Newborn {
             link: shared.options.link_socket.clone(),
             listeners: addresses,
             account: shared.options.account,
-            spool: self.spool.clone(),
+            spool: spool_dir::make(shared, self.service.0, self.epoch),
         };
         if let Err(error) = handoff::send(&self.handoff, &manifest, &listeners.descriptors()) {
             self.process.kill();

@@ -29,12 +29,13 @@ pub struct Manifest {
     pub service_id: ServiceId,
     /// Unix socket of the control plane's worker link.
     pub link: PathBuf,
+    /// Directory for this instance's records, made by the control plane; without one they are kept in memory.
+    #[serde(default)]
+    pub spool: Option<PathBuf>,
     /// Address of each descriptor, in their order. The worker refuses to start if one is missing, does not listen or
     /// has another address.
     pub listeners: Vec<SocketAddr>,
     /// Whom the worker is to run as; `None` when the control plane is not root, and the worker stays who it is.
     #[serde(default)]
     pub account: Option<Account>,
-    /// The one directory that the worker may write in; it exists and belongs to the worker's account.
-    pub spool: PathBuf,
 }

@@ -89,7 +89,7 @@ mod tests {
             link: dir.join("link.sock"),
             listeners: vec![listener.local_addr().unwrap()],
             account: None,
-            spool: dir.join("spool"),
+            spool: None,
         };
         let held = Held::new(manifest.clone(), vec![listener]);
         assert!(held.give_back().is_err(), "nobody is there");

@@ -37,7 +37,7 @@ const READABLE: [&str; 10] = [
 ];
 
 /// Puts the calling thread, and all that it starts, under the rules. Says which ABI of Landlock is in force, 0 if none.
-pub(super) fn restrict(spool: &Path) -> Result<u32, RulesetError> {
+pub(super) fn restrict(spool: Option<&Path>) -> Result<u32, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = make_bitflags!(AccessFs::{
         ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeDir | RemoveFile | RemoveDir | Refer
@@ -53,7 +53,7 @@ pub(super) fn restrict(spool: &Path) -> Result<u32, RulesetError> {
             [PathBuf::from("/dev/null")],
             AccessFs::ReadFile | AccessFs::WriteFile,
         ))?
-        .add_rules(rules([spool.to_owned()], write))?
+        .add_rules(rules(spool.map(Path::to_owned), write))?
         .restrict_self()?;
     Ok(match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => 0,
@@ -72,7 +72,7 @@ fn rules(
 
 /// What this machine and this environment add: resolv.conf's target, certificates named by the environment, and our own
 /// program, from which a backtrace takes its names.
-fn own(spool: &Path) -> impl Iterator<Item = PathBuf> {
+fn own(spool: Option<&Path>) -> impl Iterator<Item = PathBuf> {
     let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(env::var_os);
     let certificates = certificates.flat_map(|paths| env::split_paths(&paths).collect::<Vec<_>>());
     let resolver = fs::canonicalize("/etc/resolv.conf").ok();
@@ -83,11 +83,11 @@ fn own(spool: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// The directory, because the file is replaced when the machine changes networks; but only one that is clearly the
 /// resolver's, such as `/run/NetworkManager`: not all of `/run`, nor what the data directory lies in.
-fn resolver_path(file: PathBuf, spool: &Path) -> PathBuf {
+fn resolver_path(file: PathBuf, spool: Option<&Path>) -> PathBuf {
     let clear = |directory: &&Path| {
         directory.components().count() > 2
             && directory.file_name() != Some(OsStr::new("run"))
-            && !spool.starts_with(directory)
+            && !spool.is_some_and(|spool| spool.starts_with(directory))
     };
     file.parent().filter(clear).map(Path::to_owned).unwrap_or(file)
 }
@@ -107,7 +107,7 @@ mod tests {
             ("/srv/proxyplane/resolv.conf", "/srv/proxyplane/resolv.conf"),
         ] {
             let spool = Path::new("/srv/proxyplane/data/spool/1");
-            assert_eq!(resolver_path(file.into(), spool), Path::new(readable));
+            assert_eq!(resolver_path(file.into(), Some(spool)), Path::new(readable));
         }
     }
 }

@@ -85,7 +85,7 @@ impl Stage {
             link: socket.clone(),
             listeners: vec![address],
             account: None,
-            spool: "/spool".into(),
+            spool: None,
         };
         Self {
             manifest,
