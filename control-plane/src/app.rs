@@ -14,7 +14,7 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sy
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -49,7 +49,25 @@ pub enum Ended {
     /// Everything is stopped.
     Stopped,
     /// Workers and Postgres run on, for the program that is to be executed now.
-    Left(Upgrade, Lifecycle),
+    Left(Box<Left>),
+}
+
+/// What is left in this process until it executes another program, which ends it all at once.
+#[derive(Debug)]
+pub struct Left {
+    upgrade: Upgrade,
+    process: Lifecycle,
+    /// Hears signals until then.
+    _runtime: Runtime,
+    /// Keeps its lock until then.
+    _data: DataDir,
+}
+
+impl Left {
+    /// Executes the program; returns only if that fails.
+    pub fn execute(&self) -> std::io::Error {
+        self.upgrade.execute(self.process.stopping())
+    }
 }
 
 /// Runs the control plane until it is told to stop, or to make room for its successor in this process.
@@ -63,45 +81,60 @@ pub fn run(config: Config, environment: &Environment) -> Result<Ended, StartErro
         .enable_all()
         .build()
         .map_err(StartError::of("runtime"))?;
-    let done = runtime.block_on(serve(config, environment, data, listener, upgrade));
+    let process = Lifecycle::new();
+    let done = runtime.block_on(serve(config, environment, &data, listener, &upgrade, &process));
+    if let Ok(Done::MadeRoom) = done {
+        return Ok(Ended::Left(Box::new(Left {
+            upgrade,
+            process,
+            _runtime: runtime,
+            _data: data,
+        })));
+    }
     // A blocking call that hangs, such as a name look-up, must not keep the process.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
-    done
+    done.map(|_| Ended::Stopped)
+}
+
+/// What [`serve`] did in the end.
+enum Done {
+    Stopped,
+    MadeRoom,
 }
 
 async fn serve(
     config: Config,
     environment: &Environment,
-    data: DataDir,
+    data: &DataDir,
     listener: std::net::TcpListener,
-    upgrade: Upgrade,
-) -> Result<Ended, StartError> {
-    let process = Lifecycle::new();
+    upgrade: &Upgrade,
+    process: &Lifecycle,
+) -> Result<Done, StartError> {
     let signals = Signals::install().map_err(StartError::of("signals"))?;
     upgrade::let_signals_through().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
-    let database = Database::start(&config, &data).await?;
+    let database = Database::start(&config, data).await?;
     let ingesting = Lifecycle::new();
-    let result = match Running::start(&config, &data, &database, listener, &process, &ingesting, &upgrade).await {
+    let result = match Running::start(&config, data, &database, listener, process, &ingesting, upgrade).await {
         Ok(running) => {
             let serving = async {
-                running.begin(&config, environment, &data).await;
+                running.begin(&config, environment, data).await;
                 std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = serving => {}
                 () = process.soft().cancelled() => {}
-                () = upgrade.begun() => running.end_calls(&process).await,
+                () = upgrade.begun() => running.end_calls(process).await,
             }
             // Told to stop while it was on its way to the upgrade, it stops.
             if !process.stopping().is_cancelled() {
                 info!("making room for the program that takes over");
-                return Ok(Ended::Left(upgrade, process));
+                return Ok(Done::MadeRoom);
             }
-            running.stop(config.shutdown_timeout, &process, &ingesting).await
+            running.stop(config.shutdown_timeout, process, &ingesting).await
         }
         Err(error) => {
-            for lifecycle in [&process, &ingesting] {
+            for lifecycle in [process, &ingesting] {
                 lifecycle.hard().cancel();
                 lifecycle.finish().await;
             }
@@ -110,7 +143,7 @@ async fn serve(
     };
     database.stop().await;
     info!("stopped");
-    result.map(|()| Ended::Stopped)
+    result.map(|()| Done::Stopped)
 }
 
 /// Everything but the database.
@@ -159,7 +192,13 @@ impl Running {
             control_addresses: vec![address],
             drain_timeout: config.shutdown_timeout,
         };
-        let supervisor = Supervisor::open(options, db.clone(), link.clone(), ingest.clone(), process.tracker().clone());
+        let supervisor = Supervisor::open(
+            options,
+            db.clone(),
+            link.clone(),
+            ingest.clone(),
+            process.tracker().clone(),
+        );
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
         supervisor.adopt().await?;
         sockets::serve(&link, &link_socket, &unlink, process)?;

@@ -20,12 +20,12 @@ use std::{
 
 use instance::Instance;
 pub(crate) use instance::{ChangeError, Counters, Expected, FromWorker};
-pub(crate) use returned::serve as serve_returned;
 use proxyplane_proto::worker::{
     Activate, Drain, ReportStats, ReturnListeners, WorkerConfig, session_response::Message as ToWorker,
     worker_link_service_server::WorkerLinkServiceServer,
 };
 use proxyplane_spec::Epoch;
+pub(crate) use returned::serve as serve_returned;
 use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;

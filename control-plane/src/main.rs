@@ -53,9 +53,8 @@ fn serve(flags: &ServeArguments) -> ExitCode {
     telemetry::install(format, loaded.config.log_level);
     match app::run(loaded.config, &environment) {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Left(upgrade, process)) => {
-            let error = upgrade.execute(process.stopping().is_cancelled());
-            tell(format, &error);
+        Ok(Ended::Left(left)) => {
+            tell(format, &left.execute());
             ExitCode::FAILURE
         }
         Err(error) => {

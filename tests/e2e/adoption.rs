@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::symlink,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
 };
@@ -13,9 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proxyplane_tests::{
-    Frame, Frozen, Load, Peer, Proxy, RawClient, RawOrigin, SWITCHING, World, eventually, nginx,
-};
+use proxyplane_tests::{Frame, Frozen, Load, Peer, Proxy, RawClient, RawOrigin, SWITCHING, World, eventually, nginx};
 use serde_json::Value;
 
 const NONE: [&str; 0] = [];
@@ -33,7 +31,10 @@ fn a_killed_control_plane_is_followed_by_one_that_adopts_its_workers_unnoticed()
     traffic.flows();
     world.serve();
     let adopted = proxy.get();
-    assert_eq!((&adopted["state"], &adopted["pid"]), (&"running".into(), &worker.into()));
+    assert_eq!(
+        (&adopted["state"], &adopted["pid"]),
+        (&"running".into(), &worker.into())
+    );
     let started_at = adopted["started_at"].as_str().unwrap();
     let older = format!("SELECT '{started_at}'::timestamptz < '{killed_at}'::timestamptz");
     assert_eq!(world.sql(&older), "t", "its uptime goes on");
@@ -70,8 +71,14 @@ fn an_upgrade_in_place_goes_unnoticed_and_inherits_nothing() {
     eventually("everything is ready again", || {
         (world.proxyctl(["system", "status"]).code == 0).then_some(())
     });
-    assert_eq!((world.pid(), proxy.worker(), world.postmaster()), (server, worker, postmaster));
-    let inherited: Vec<_> = descriptors(server).into_iter().filter(|one| before.contains(one)).collect();
+    assert_eq!(
+        (world.pid(), proxy.worker(), world.postmaster()),
+        (server, worker, postmaster)
+    );
+    // Only the listener is the same: it came back from the worker.
+    let lent = descriptors(worker);
+    let mut inherited = descriptors(server);
+    inherited.retain(|one| before.contains(one) && !lent.contains(one));
     assert_eq!(inherited, NONE, "sockets and pipes of the program before");
     traffic.flows();
     exactly_once(&proxy, traffic.end());
@@ -88,6 +95,21 @@ fn an_upgrade_in_place_goes_unnoticed_and_inherits_nothing() {
 }
 
 #[test]
+fn a_stop_during_an_upgrade_is_a_stop() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let worker = workspace.proxy("p").start().worker();
+    let mut call = world.proxyctl_command(["system", "upgrade"]);
+    let mut call = call.stderr(Stdio::null()).spawn().unwrap();
+    eventually("it begins", || world.log().contains("upgrading").then_some(()));
+    assert_eq!(world.stop(), 0);
+    has_ended(worker);
+    assert_eq!(world.postmaster(), None);
+    let _ = call.kill();
+    let _ = call.wait();
+}
+
+#[test]
 fn an_adopted_worker_is_changed_restarted_and_stopped_like_any_other() {
     let world = World::start();
     let workspace = world.workspace();
@@ -98,7 +120,10 @@ fn an_adopted_worker_is_changed_restarted_and_stopped_like_any_other() {
 
     let worker = proxy.worker();
     let changed = proxy.update(["--capture-limit", "7"]);
-    assert_eq!((&changed["pid"], &changed["state"]), (&worker.into(), &"running".into()));
+    assert_eq!(
+        (&changed["pid"], &changed["state"]),
+        (&worker.into(), &"running".into())
+    );
     proxy.curl().get(&nginx().http("/query?limited"));
     assert_eq!(proxy.exchange()["response_captured"], 7);
 
@@ -165,7 +190,10 @@ fn a_worker_that_died_with_its_control_plane_is_replaced_and_its_open_rows_are_c
     assert_ne!(proxy.worker(), dead);
     proxy.curl().get(&nginx().http("/hello"));
     let closed = eventually("its row is closed", || {
-        proxy.stored().into_iter().find(|row| row["kind"] == "tunnel" && row.has_ended())
+        proxy
+            .stored()
+            .into_iter()
+            .find(|row| row["kind"] == "tunnel" && row.has_ended())
     });
     assert_eq!(closed["error"], "worker_lost");
 
@@ -188,12 +216,20 @@ fn workers_of_proxies_that_are_not_to_run_any_more_are_drained() {
 
     world.kill();
     // As if somebody had used another control plane on the same database.
-    world.sql(&format!("UPDATE services SET enabled = false WHERE id = '{}'", disabled.id()));
+    world.sql(&format!(
+        "UPDATE services SET enabled = false WHERE id = '{}'",
+        disabled.id()
+    ));
     world.sql(&format!("DELETE FROM services WHERE id = '{}'", deleted.id()));
-    world.sql(&format!("UPDATE listeners SET port = {free} WHERE service_id = '{}'", moved.id()));
+    world.sql(&format!(
+        "UPDATE listeners SET port = {free} WHERE service_id = '{}'",
+        moved.id()
+    ));
     world.spawn();
     for proxy in [&disabled, &deleted, &moved] {
-        eventually("nobody new is let in", || std::net::TcpStream::connect(proxy.address()).err());
+        eventually("nobody new is let in", || {
+            std::net::TcpStream::connect(proxy.address()).err()
+        });
     }
     release.open();
     for mut fetch in fetches {
@@ -210,7 +246,10 @@ fn workers_of_proxies_that_are_not_to_run_any_more_are_drained() {
     let elsewhere = moved.becomes("running");
     assert_eq!(elsewhere["port"], free);
     assert_eq!(moved.exchange()["state"], "complete");
-    let rows = world.sql(&format!("SELECT state FROM exchanges WHERE service_id = '{}'", deleted.id()));
+    let rows = world.sql(&format!(
+        "SELECT state FROM exchanges WHERE service_id = '{}'",
+        deleted.id()
+    ));
     assert_eq!(rows.lines().count(), 1, "traffic outlives its proxy: {rows}");
 }
 
@@ -224,7 +263,7 @@ fn a_worker_that_is_draining_when_its_control_plane_is_killed_goes_on_draining()
     let fetches = [&stopping, &restarting].map(|proxy| get(proxy, &origin));
     let mut calls = [("stop", &stopping), ("restart", &restarting)].map(|(verb, proxy)| {
         let mut command = world.proxyctl_command(["proxy", verb, proxy.id()]);
-        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+        command.stderr(Stdio::null()).spawn().unwrap()
     });
     for proxy in [&stopping, &restarting] {
         proxy.becomes("draining");
@@ -266,7 +305,9 @@ fn a_control_plane_that_is_killed_in_the_middle_of_a_start_leaves_nothing_undeci
     world.serve();
     let now = eventually("it is settled", || {
         let now = proxy.get();
-        ["running", "stopped"].contains(&now["state"].as_str().unwrap()).then_some(now)
+        ["running", "stopped"]
+            .contains(&now["state"].as_str().unwrap())
+            .then_some(now)
     });
     assert_eq!(now["enabled"], now["state"] == "running", "{now}");
     assert_eq!(record.exists(), now["state"] == "running");
@@ -377,22 +418,33 @@ fn the_systemd_unit_keeps_workers_alive() {
     let unit = fs::read_to_string(unit).unwrap();
     let setting = |name: &str| {
         let prefix = format!("{name}=");
-        unit.lines().find_map(|line| line.strip_prefix(prefix.as_str())).unwrap_or_default()
+        unit.lines()
+            .find_map(|line| line.strip_prefix(prefix.as_str()))
+            .unwrap_or_default()
     };
     assert_eq!(setting("KillMode"), "process", "a stop signals the control plane alone");
     assert_eq!(setting("Restart"), "on-failure");
-    assert_eq!(setting("PrivateTmp"), "", "workers and the next control plane must see the same sockets");
+    assert_eq!(
+        setting("PrivateTmp"),
+        "",
+        "workers and the next control plane must see the same sockets"
+    );
     let patience: u64 = setting("TimeoutStopSec").parse().unwrap();
     assert!(patience > 30, "longer than the default drain: {patience}");
 
     let world = World::prepared(&[]);
     let start: Vec<&str> = setting("ExecStart").split_whitespace().collect();
     assert!(start[0].ends_with("/proxyplane"));
-    let checked = world.run("proxyplane", start[1..].iter().copied().chain(["--print-config"])).ok().text();
+    let checked = world
+        .run("proxyplane", start[1..].iter().copied().chain(["--print-config"]))
+        .ok()
+        .text();
     assert!(checked.contains("data_dir"), "{checked}");
     let reload: Vec<&str> = setting("ExecReload").split_whitespace().collect();
     assert!(reload[0].ends_with("/proxyctl"));
-    let _ = world.run("proxyctl", reload[1..].iter().copied().chain(["--help"])).ok();
+    let _ = world
+        .run("proxyctl", reload[1..].iter().copied().chain(["--help"]))
+        .ok();
 }
 
 /// All that may be under way: requests on three connections, a WebSocket, a tunnel and a download.
@@ -524,7 +576,9 @@ fn exactly_once(proxy: &Proxy<'_>, carried: usize) {
         ));
         count.parse::<usize>().unwrap()
     };
-    eventually(&format!("all {carried} exchanges are stored"), || (stored() >= carried).then_some(()));
+    eventually(&format!("all {carried} exchanges are stored"), || {
+        (stored() >= carried).then_some(())
+    });
     proxy.drained();
     assert_eq!(stored(), carried, "none twice");
     assert_eq!(proxy.get()["stored"], carried, "and counted once");
@@ -576,14 +630,18 @@ fn relink(link: &Path, program: &Path) {
     fs::rename(fresh, link).unwrap();
 }
 
-/// Sockets and pipes of a process, but for the three that it is started with.
+/// Sockets and pipes of a process, but for those that it has of ours: standard streams, and what we were left with.
 fn descriptors(process: i32) -> Vec<String> {
-    let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
-    let passed_on = |entry: &fs::DirEntry| ["0", "1", "2"].iter().any(|number| entry.file_name() == *number);
-    open.filter(|entry| !passed_on(entry))
-        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
-        .filter(|target| target.starts_with("socket:") || target.starts_with("pipe:"))
-        .collect()
+    let open = |directory: String| {
+        let entries = fs::read_dir(directory).unwrap().flatten();
+        let targets =
+            entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()));
+        targets.collect::<Vec<_>>()
+    };
+    let ours = open("/proc/self/fd".to_owned());
+    let mut theirs = open(format!("/proc/{process}/fd"));
+    theirs.retain(|target| (target.starts_with("socket:") || target.starts_with("pipe:")) && !ours.contains(target));
+    theirs
 }
 
 fn edit(file: &Path, change: impl FnOnce(&mut Value)) {

@@ -137,7 +137,19 @@ impl World {
     pub fn sql(&self, statement: &str) -> String {
         let password = fs::read_to_string(self.data_dir().join("secrets/database.password"));
         let output = Command::new("psql")
-            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "proxyplane", "-d", "proxyplane", "-c", statement])
+            .args([
+                "-X",
+                "-A",
+                "-t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "proxyplane",
+                "-d",
+                "proxyplane",
+                "-c",
+                statement,
+            ])
             .arg("-h")
             .arg(self.data_dir().join("run/pg"))
             .env("PGPASSWORD", password.expect("there is a password").trim())
@@ -267,7 +279,11 @@ impl World {
 
     /// Workers outlive a control plane that was killed.
     fn stop_workers(&self) {
-        for entry in fs::read_dir(self.data_dir().join("run")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.data_dir().join("run"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let record = fs::read(entry.path()).unwrap_or_default();
             let record = serde_json::from_slice::<serde_json::Value>(&record).unwrap_or_default();
             let Some(pid) = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) else {

@@ -167,7 +167,10 @@ async fn upgrade(context: &Context) -> Result<(), Error> {
         tokio::time::sleep(LOOK_EVERY).await;
     };
     if context.output.is_table() {
-        output::talk(&format!("upgraded from {} to {}; proxies ran on", before.version, after.version));
+        output::talk(&format!(
+            "upgraded from {} to {}; proxies ran on",
+            before.version, after.version
+        ));
         return Ok(());
     }
     context.output.object(&Upgraded {

@@ -1,10 +1,6 @@
 //! The sockets that workers dial: the link's, and the one on which they give listeners back.
 
-use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
 use proxyplane_spec::HANDOFF_SOCKET;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -29,7 +25,8 @@ pub(super) fn serve(
     process: &Lifecycle,
 ) -> Result<(), StartError> {
     // First the second one: a worker that is welcomed may be asked for its listeners at once.
-    let returned = bind_packets(&link_socket.with_file_name(HANDOFF_SOCKET)).map_err(StartError::of("handoff socket"))?;
+    let returned =
+        bind_packets(&link_socket.with_file_name(HANDOFF_SOCKET)).map_err(StartError::of("handoff socket"))?;
     let taking = link::serve_returned(link.clone(), returned, stop.clone());
     process.spawn(taking);
     let streams = bind_streams(link_socket).map_err(StartError::of("worker link"))?;

@@ -45,8 +45,10 @@ pub(crate) struct Expected {
 impl Expected {
     /// Is it this worker that shows `identity`, from the process `pid`? The nonce is compared in constant time.
     pub(super) fn admits(&self, identity: &Identity, pid: Option<i32>) -> bool {
-        bool::from(self.nonce_sha256.ct_eq(&<[u8; 32]>::from(Sha256::digest(&identity.nonce))))
-            && identity.service_id == self.service_id.0.as_bytes().as_slice()
+        bool::from(
+            self.nonce_sha256
+                .ct_eq(&<[u8; 32]>::from(Sha256::digest(&identity.nonce))),
+        ) && identity.service_id == self.service_id.0.as_bytes().as_slice()
             && pid == Some(self.pid)
     }
 }

@@ -190,7 +190,14 @@ mod tests {
         let (worker, ours) = socketpair(kind.0, kind.1, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let text = serde_json::to_vec(&manifest).unwrap();
         let rights = [ControlMessage::ScmRights(sockets)];
-        sendmsg::<()>(worker.as_raw_fd(), &[IoSlice::new(&text)], &rights, MsgFlags::empty(), None).unwrap();
+        sendmsg::<()>(
+            worker.as_raw_fd(),
+            &[IoSlice::new(&text)],
+            &rights,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
         let ours: std::os::unix::net::UnixStream = ours.into();
         ours.set_nonblocking(true).unwrap();
         let (_, listeners) = receive(&served.link, UnixStream::from_std(ours).unwrap())?;
@@ -205,7 +212,10 @@ mod tests {
         let (address, socket) = (listener.local_addr().unwrap(), listener.as_raw_fd());
         let fits = |manifest: &mut Manifest| manifest.listeners = vec![address];
         assert_eq!(given(&served, own, &[socket], fits).unwrap(), [address]);
-        assert!(matches!(given(&served, own + 1, &[socket], fits), Err(NotTaken::Stranger)));
+        assert!(matches!(
+            given(&served, own + 1, &[socket], fits),
+            Err(NotTaken::Stranger)
+        ));
         let wrong_nonce = given(&served, own, &[socket], |manifest| {
             fits(manifest);
             manifest.nonce = "0a".repeat(32);
@@ -227,7 +237,10 @@ mod tests {
         let connected = std::net::TcpStream::connect(address).unwrap();
         let fits = |manifest: &mut Manifest| manifest.listeners = vec![address];
         let not_listening = given(&served, own, &[connected.as_raw_fd()], fits);
-        assert!(matches!(not_listening, Err(NotTaken::NotListening(_))), "{not_listening:?}");
+        assert!(
+            matches!(not_listening, Err(NotTaken::NotListening(_))),
+            "{not_listening:?}"
+        );
         let elsewhere = given(&served, own, &[listener.as_raw_fd()], |manifest| {
             manifest.listeners = vec!["127.0.0.1:1".parse().unwrap()];
         });

@@ -32,7 +32,11 @@ pub(super) fn open(
     let certificates = sign(link, &instance, &hello.csr_der)?;
     let (sender, receiver) = mpsc::channel(SESSION_QUEUE);
     let session = Session::new(sender);
-    instance.attach(hello.build.clone(), Duration::from_millis(hello.serving_ms), session.clone());
+    instance.attach(
+        hello.build.clone(),
+        Duration::from_millis(hello.serving_ms),
+        session.clone(),
+    );
     let welcome = Welcome {
         config: instance.config(),
         certificates: Some(certificates),

@@ -138,7 +138,9 @@ impl Supervisor {
             row,
             pending: self.shared.adoption.begin(record.service_id),
         };
-        let Ok(handle) = self.handle(record.service_id) else { return };
+        let Ok(handle) = self.handle(record.service_id) else {
+            return;
+        };
         // Before anybody can ask anything of the service: nobody else knows the task yet.
         let _ = handle.commands.send(Command::Adopt(Box::new(adoptee))).await;
     }
@@ -162,6 +164,9 @@ impl Supervisor {
 impl Shared {
     /// Waits until listeners may be bound; `false` if the control plane is stopping.
     pub(super) async fn may_bind(&self) -> bool {
-        self.closing.run_until_cancelled(self.adoption.settled()).await.is_some()
+        self.closing
+            .run_until_cancelled(self.adoption.settled())
+            .await
+            .is_some()
     }
 }

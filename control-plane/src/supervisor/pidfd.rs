@@ -97,7 +97,10 @@ impl Pidfd {
         Ok((info.mask & INFO_EXIT != 0).then(|| ExitStatus::from_raw(info.exit_code)))
     }
 
-    #[expect(unsafe_code, reason = "the kernel's only way to tell how a process ended that is not our child")]
+    #[expect(
+        unsafe_code,
+        reason = "the kernel's only way to tell how a process ended that is not our child"
+    )]
     fn info(&self) -> io::Result<Info> {
         let mut info = Info {
             mask: INFO_EXIT,

@@ -1,9 +1,6 @@
 //! One worker process, watched until it is gone: started by us, or adopted.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-};
+use std::{io, os::fd::OwnedFd};
 
 use nix::{
     sys::signal::{Signal, kill},

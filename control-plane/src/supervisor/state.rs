@@ -206,7 +206,9 @@ impl State {
     /// Requests come after adoption; see `Supervisor::ask`.
     pub(crate) fn conflict(&self, request: Request) -> Option<Conflict> {
         match self {
-            Self::Adopting { .. } | Self::Binding { asked: Some(_), .. } | Self::Starting { asked: Some(_), .. } => Some(Conflict::Starting),
+            Self::Adopting { .. } | Self::Binding { asked: Some(_), .. } | Self::Starting { asked: Some(_), .. } => {
+                Some(Conflict::Starting)
+            }
             Self::Starting { asked: None, .. } if request == Request::Update => Some(Conflict::Starting),
             Self::Draining { .. } | Self::Stopping { .. } => Some(Conflict::Stopping),
             _ => None,
@@ -280,9 +282,21 @@ fn adopt(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
             let kill_at = now + remaining + EXIT_GRACE;
             if wanted {
                 // Its listeners are closed: new clients wait in ours for the worker that comes after it.
-                (State::Draining { then: Then::Boot, kill_at }, vec![Action::Bind])
+                (
+                    State::Draining {
+                        then: Then::Boot,
+                        kill_at,
+                    },
+                    vec![Action::Bind],
+                )
             } else {
-                (State::Draining { then: Then::Stop, kill_at }, vec![])
+                (
+                    State::Draining {
+                        then: Then::Stop,
+                        kill_at,
+                    },
+                    vec![],
+                )
             }
         }
         (State::Adopting { .. }, Event::Stranger) => (State::Stopped, vec![Action::Forget]),

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice},
     net::TcpListener,
-    os::fd::{AsRawFd as _, RawFd},
+    os::fd::{AsRawFd, RawFd},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,7 +49,7 @@ impl Held {
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.connect(&SockAddr::unix(self.manifest.link.with_file_name(HANDOFF_SOCKET))?)?;
         let text = serde_json::to_vec(&self.manifest)?;
-        let raw: Vec<RawFd> = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
+        let raw: Vec<RawFd> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
@@ -93,9 +93,7 @@ mod tests {
         assert!(held.give_back().is_err(), "nobody is there");
 
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-        socket
-            .bind(&SockAddr::unix(dir.join(HANDOFF_SOCKET)).unwrap())
-            .unwrap();
+        socket.bind(&SockAddr::unix(dir.join(HANDOFF_SOCKET)).unwrap()).unwrap();
         socket.listen(1).unwrap();
         assert!(held.give_back().unwrap());
         let (peer, _) = socket.accept().unwrap();

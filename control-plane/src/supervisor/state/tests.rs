@@ -363,7 +363,11 @@ fn a_worker_that_is_found_draining_ends_in_its_own_time() {
     assert_eq!(service.shows(), ServiceState::Stopped);
 
     let mut service = found();
-    assert_eq!(service.does(draining(true)), [Action::Bind], "clients wait for the next worker");
+    assert_eq!(
+        service.does(draining(true)),
+        [Action::Bind],
+        "clients wait for the next worker"
+    );
     assert_eq!(service.does(Event::Bound), []);
     assert_eq!(service.does(DEATH), [Action::Bind]);
     assert_eq!(service.does(Event::Bound), [Action::Spawn]);

@@ -65,7 +65,10 @@ impl Task {
         let pid = worker.process.pid;
         self.listeners = Some(listeners);
         self.log.note(&format!("worker {pid} adopted"));
-        let serving = self.seen.ready.map_or_else(Default::default, |(since, _)| since.elapsed());
+        let serving = self
+            .seen
+            .ready
+            .map_or_else(Default::default, |(since, _)| since.elapsed());
         tracing::info!(service = %self.id, pid, ?serving, "worker adopted");
         Some(Event::Adopted { serving })
     }

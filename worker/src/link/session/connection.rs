@@ -68,11 +68,7 @@ impl Connection {
             .unwrap_or(Err(SessionError::NoWelcome))
     }
 
-    async fn greet(
-        link: &Link,
-        identity: &Identity,
-        serving: Duration,
-    ) -> Result<(Self, wire::Welcome), SessionError> {
+    async fn greet(link: &Link, identity: &Identity, serving: Duration) -> Result<(Self, wire::Welcome), SessionError> {
         let mut client = link.dial().await?;
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let hello = wire::Hello {
