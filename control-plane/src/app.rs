@@ -14,7 +14,7 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sy
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -52,7 +52,25 @@ pub enum Ended {
     /// Everything is stopped.
     Stopped,
     /// Workers and Postgres run on, for the program that is to be executed now.
-    Left(Upgrade, Lifecycle),
+    Left(Box<Left>),
+}
+
+/// What is left in this process until it executes another program, which ends it all at once.
+#[derive(Debug)]
+pub struct Left {
+    upgrade: Upgrade,
+    process: Lifecycle,
+    /// Hears signals until then.
+    _runtime: Runtime,
+    /// Keeps its lock until then.
+    _data: DataDir,
+}
+
+impl Left {
+    /// Executes the program; returns only if that fails.
+    pub fn execute(&self) -> std::io::Error {
+        self.upgrade.execute(self.process.stopping())
+    }
 }
 
 /// Runs the control plane until it is told to stop, or to make room for its successor in this process.
@@ -69,52 +87,64 @@ pub fn run(config: Config, environment: &Environment, writer: Writer) -> Result<
         .enable_all()
         .build()
         .map_err(StartError::of("runtime"))?;
-    let done = runtime.block_on(serve(config, environment, data, listener, writer, upgrade));
+    let process = Lifecycle::new();
+    let done = runtime.block_on(serve(config, environment, &data, listener, writer, &upgrade, &process));
+    if let Ok(Done::MadeRoom) = done {
+        return Ok(Ended::Left(Box::new(Left {
+            upgrade,
+            process,
+            _runtime: runtime,
+            _data: data,
+        })));
+    }
     // A blocking call that hangs, such as a name look-up, must not keep the process.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
-    done
+    done.map(|_| Ended::Stopped)
+}
+
+/// What [`serve`] did in the end.
+enum Done {
+    Stopped,
+    MadeRoom,
 }
 
 async fn serve(
     config: Config,
     environment: &Environment,
-    data: DataDir,
+    data: &DataDir,
     listener: std::net::TcpListener,
     writer: Writer,
-    upgrade: Upgrade,
-) -> Result<Ended, StartError> {
-    let process = Lifecycle::new();
+    upgrade: &Upgrade,
+    process: &Lifecycle,
+) -> Result<Done, StartError> {
     let signals = Signals::install().map_err(StartError::of("signals"))?;
     upgrade::let_signals_through().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
-    let database = Database::start(&config, &data).await?;
+    let database = Database::start(&config, data).await?;
     let log = writer.start(database.pool().clone());
     let ingesting = Lifecycle::new();
-    let started = Running::start(
-        &config, &data, &database, &log, listener, &process, &ingesting, &upgrade,
-    )
-    .await;
-    let result = match started {
+    let started = Running::start(&config, data, &database, &log, listener, process, &ingesting, upgrade);
+    let result = match started.await {
         Ok(running) => {
             let serving = async {
-                running.begin(&config, environment, &data).await;
+                running.begin(&config, environment, data).await;
                 std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = serving => {}
                 () = process.soft().cancelled() => {}
-                () = upgrade.begun() => running.end_calls(&process).await,
+                () = upgrade.begun() => running.end_calls(process).await,
             }
             // Told to stop while it was on its way to the upgrade, it stops.
             if !process.stopping().is_cancelled() {
                 info!("making room for the program that takes over");
                 log.finish(EVENTS_TIMEOUT).await;
-                return Ok(Ended::Left(upgrade, process));
+                return Ok(Done::MadeRoom);
             }
-            running.stop(config.shutdown_timeout, &process, &ingesting).await
+            running.stop(config.shutdown_timeout, process, &ingesting).await
         }
         Err(error) => {
-            for lifecycle in [&process, &ingesting] {
+            for lifecycle in [process, &ingesting] {
                 lifecycle.hard().cancel();
                 lifecycle.finish().await;
             }
@@ -124,7 +154,7 @@ async fn serve(
     log.finish(EVENTS_TIMEOUT).await;
     database.stop().await;
     info!("stopped");
-    result.map(|()| Ended::Stopped)
+    result.map(|()| Done::Stopped)
 }
 
 /// Everything but the database.

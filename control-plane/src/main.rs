@@ -54,9 +54,8 @@ fn serve(flags: &ServeArguments) -> ExitCode {
     telemetry::install(format, loaded.config.log_level, events);
     match app::run(loaded.config, &environment, writer) {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,
-        Ok(Ended::Left(upgrade, process)) => {
-            let error = upgrade.execute(process.stopping().is_cancelled());
-            tell(format, &error);
+        Ok(Ended::Left(left)) => {
+            tell(format, &left.execute());
             ExitCode::FAILURE
         }
         Err(error) => {

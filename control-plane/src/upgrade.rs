@@ -99,12 +99,13 @@ impl Upgrade {
     }
 
     /// Executes the program; if that fails, the one that runs now once more. Returns only if both fail. A signal to stop
-    /// that comes meanwhile, or came before (`stopping`), is there for the program to find.
-    pub fn execute(&self, stopping: bool) -> io::Error {
+    /// that comes meanwhile, or came before (`stopping`), is there for the program to find. To be called by the thread
+    /// that the process began with.
+    pub fn execute(&self, stopping: &CancellationToken) -> io::Error {
         let held: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         // Not `Command::exec`: it unblocks signals before it executes.
         let blocked = held.thread_block();
-        if stopping {
+        if stopping.is_cancelled() {
             let _ = raise(Signal::SIGTERM);
         }
         if let Err(error) = blocked.and_then(|()| exec(&self.0.program, &self.0.arguments)) {

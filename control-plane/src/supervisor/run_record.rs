@@ -63,17 +63,17 @@ impl RunRecord {
         fs::rename(fresh, path)
     }
 
-    /// Every record in `run_dir`; unreadable ones are left out.
+    /// Every record in `run_dir`; unreadable ones are told of and left out.
     pub(crate) fn all(run_dir: &Path) -> io::Result<Vec<Self>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(run_dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                records.extend(
-                    fs::read(&path)
-                        .ok()
-                        .and_then(|text| serde_json::from_slice::<Self>(&text).ok()),
-                );
+                let record = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+                match record {
+                    Ok(record) => records.push(record),
+                    Err(error) => tracing::warn!(path = %path.display(), %error, "a run record cannot be read"),
+                }
             }
         }
         Ok(records)
@@ -122,7 +122,8 @@ pub(crate) fn process_name(proxy: &str, epoch: Epoch) -> String {
 fn is_named(pid: i32, epoch: Epoch) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let name = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
-    name.is_empty() || (name.starts_with(PROGRAM.as_bytes()) && name.ends_with(format!(" {epoch}").as_bytes()))
+    let is_ours = name.starts_with(PROGRAM.as_bytes()) && name.ends_with(format!(" {epoch}").as_bytes());
+    is_ours || stat(pid, 0).is_ok_and(|state| state == "Z")
 }
 
 /// Removes the record of a worker that is gone.
@@ -142,13 +143,18 @@ fn boot_id() -> io::Result<String> {
 }
 
 fn start_time(pid: i32) -> io::Result<u64> {
+    stat(pid, 19)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// A field behind the name in proc_pid_stat(5): 0 is the state.
+fn stat(pid: i32, field: usize) -> io::Result<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the command in parentheses and may itself hold blanks and parentheses.
-    let field = stat
+    // The name is in parentheses and may itself hold blanks and parentheses.
+    let found = stat
         .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19));
-    field
-        .and_then(|field| field.parse().ok())
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(field));
+    found
+        .map(str::to_owned)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -177,14 +183,13 @@ mod tests {
         fn new() -> Self {
             let epoch = Epoch::new();
             let mut command = Command::new("sleep");
-            Self(
-                command
-                    .arg0(process_name("default/capture", epoch))
-                    .arg("600")
-                    .spawn()
-                    .unwrap(),
-                epoch,
-            )
+            let named = command.arg0(process_name("default/capture", epoch));
+            let child = named.arg("600").spawn().unwrap();
+            // Executed, it has its arguments a moment later.
+            while fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+            Self(child, epoch)
         }
 
         fn record(&self) -> RunRecord {
@@ -212,6 +217,10 @@ mod tests {
         let record = worker.record();
         assert!(record.find().unwrap().is_some());
         worker.0.kill().unwrap();
+        while stat(record.pid, 0).unwrap() != "Z" {
+            std::thread::yield_now();
+        }
+        assert!(record.find().unwrap().is_some(), "whoever watches it reaps it");
         worker.0.wait().unwrap();
         assert!(record.find().unwrap().is_none());
     }

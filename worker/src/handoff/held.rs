@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice},
     net::TcpListener,
-    os::fd::{AsRawFd as _, RawFd},
+    os::fd::{AsRawFd, RawFd},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,7 +49,7 @@ impl Held {
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.connect(&SockAddr::unix(self.manifest.link.with_file_name(HANDOFF_SOCKET))?)?;
         let text = serde_json::to_vec(&self.manifest)?;
-        let raw: Vec<RawFd> = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
+        let raw: Vec<RawFd> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
