@@ -32,7 +32,8 @@ use crate::{
     supervisor::{self, Supervisor},
 };
 
-/// For records to be committed after the last worker is gone; a database that is away longer loses them.
+/// For records to be committed after the last worker is gone; what a database that is away longer does not take stays in
+/// the workers' spools.
 const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// For open calls to end after everything else has.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,6 +129,7 @@ impl Running {
             worker_binary: config.worker_bin.clone(),
             run_dir: data.run().to_owned(),
             log_dir: data.log(),
+            spool_dir: data.spool(),
             link_socket,
             control_addresses: vec![address],
             drain_timeout: config.shutdown_timeout,
@@ -209,7 +211,7 @@ impl Running {
             .await
             .is_err()
         {
-            error!("the database did not take the last records; they are lost");
+            error!("the database did not take the last records; those in spools are taken at the next start");
             ingesting.hard().cancel();
         }
         ingesting.finish().await;

@@ -27,7 +27,11 @@ use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ingest::IngestHandle, live::Hub, pki::Pki};
+use crate::{
+    ingest::{IngestHandle, Source},
+    live::Hub,
+    pki::Pki,
+};
 
 /// What a worker may have under way towards us before we read it: a window of records and one batch more.
 const STREAM_WINDOW: u32 = 9 * 1024 * 1024;
@@ -65,7 +69,10 @@ impl Link {
     /// Announces a worker. What it says of its own life comes on the receiver.
     pub(crate) fn expect(&self, expected: Expected, config: WorkerConfig) -> (WorkerLink, mpsc::Receiver<FromWorker>) {
         let epoch = expected.epoch;
-        self.shared.hub.name(expected.service_id, &config.service_name);
+        // Who only drains a spool is given no configuration.
+        if !config.service_name.is_empty() {
+            self.shared.hub.name(expected.service_id, &config.service_name);
+        }
         let (instance, events) = Instance::new(expected, config);
         let instance = Arc::new(instance);
         self.instances().insert(epoch, instance.clone());
@@ -76,6 +83,11 @@ impl Link {
             },
             events,
         )
+    }
+
+    /// Is a worker expected that is this instance?
+    pub(crate) fn expects(&self, epoch: Epoch) -> bool {
+        self.instances().contains_key(&epoch)
     }
 
     fn instance(&self, epoch: Epoch) -> Option<Arc<Instance>> {
@@ -158,15 +170,32 @@ impl WorkerLink {
         self.counters()
     }
 
-    /// The worker is gone: reads what it had sent to the end, then closes its epoch.
+    /// The worker is expected no more.
+    pub(crate) fn forget(&self) {
+        let mut instances = self.link.instances();
+        let epoch = self.instance.expected.epoch;
+        // Another may be expected in its place.
+        if instances
+            .get(&epoch)
+            .is_some_and(|known| Arc::ptr_eq(known, &self.instance))
+        {
+            instances.remove(&epoch);
+        }
+    }
+
+    /// Whose records it sends.
+    pub(crate) fn source(&self) -> Source {
+        session::source(&self.instance)
+    }
+
+    /// The worker is gone: reads what it had sent to the end.
     pub(crate) async fn retire(self) {
-        self.link.instances().remove(&self.instance.expected.epoch);
+        self.forget();
         if tokio::time::timeout(STREAMS_END_TIMEOUT, self.instance.streams_ended())
             .await
             .is_err()
         {
             tracing::warn!(epoch = %self.instance.expected.epoch, "records of a worker that is gone are still being read");
         }
-        self.link.shared.ingest.close_epoch(self.instance.expected.epoch).await;
     }
 }

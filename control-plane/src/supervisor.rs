@@ -15,6 +15,7 @@ pub mod holder;
 mod listeners;
 mod logs;
 mod observed;
+mod orphans;
 mod refuse;
 mod run_record;
 mod spawn;
@@ -71,6 +72,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Where workers' logs are kept.
     pub log_dir: PathBuf,
+    /// Where workers keep records that are not committed.
+    pub spool_dir: PathBuf,
     /// Where workers dial.
     pub link_socket: PathBuf,
     /// Where the API listens: workers refuse to connect to it.
@@ -96,6 +99,7 @@ struct Shared {
     changed: broadcast::Sender<ServiceId>,
     closing: CancellationToken,
     services: Mutex<HashMap<ServiceId, Handle>>,
+    orphans: orphans::Orphans,
 }
 
 #[derive(Clone)]
@@ -116,7 +120,7 @@ impl Supervisor {
     ) -> Result<Self, BinaryError> {
         let binary = binary::WorkerBinary::open(&options.worker_binary).await?;
         tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
-        boot::end_former(&options.run_dir, &db, &ingest).await;
+        boot::end_former(&options.run_dir).await;
         let shared = Shared {
             options,
             binary,
@@ -127,6 +131,7 @@ impl Supervisor {
             changed: broadcast::channel(CHANGED_QUEUE).0,
             closing: CancellationToken::new(),
             services: Mutex::default(),
+            orphans: orphans::Orphans::default(),
         };
         let supervisor = Self {
             shared: Arc::new(shared),
@@ -174,8 +179,10 @@ impl Supervisor {
     }
 
     /// Deletes a stopped service from the store; its log goes with it.
-    pub async fn remove(&self, id: ServiceId, etag: Option<String>) -> Result<(), LifecycleError> {
-        self.ask(id, |answer| Command::Remove { etag, answer }).await
+    ///
+    /// Waits for what is left in spools of its workers to be stored, or gives it up if `discard`.
+    pub async fn remove(&self, id: ServiceId, etag: Option<String>, discard: bool) -> Result<(), LifecycleError> {
+        self.ask(id, |answer| Command::Remove { etag, discard, answer }).await
     }
 
     /// What is observed of a service now, with counters that its worker was asked for.

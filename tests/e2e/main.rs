@@ -14,6 +14,7 @@ mod http2;
 mod lifecycle;
 mod proxies;
 mod serve;
+mod spool;
 mod storage;
 mod streams;
 mod tls;

@@ -82,6 +82,9 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: u64,
     /// Records made and not yet committed.
     pub(crate) backlog: u64,
+    /// Bytes on its disk, and how many there may be.
+    pub(crate) spool_bytes: u64,
+    pub(crate) spool_limit: u64,
 }
 
 #[derive(Debug)]
@@ -248,6 +251,8 @@ impl Instance {
             bytes_in: stats.bytes_in,
             bytes_out: stats.bytes_out,
             backlog: stats.next_seq.saturating_sub(self.committed.load(Ordering::Relaxed)),
+            spool_bytes: stats.spool_bytes,
+            spool_limit: stats.spool_limit,
         }
     }
 

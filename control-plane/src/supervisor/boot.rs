@@ -8,21 +8,21 @@ use proxyplane_spec::ServiceId;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    Supervisor,
+    Supervisor, orphans,
     run_record::{self, RunRecord, Stale},
     task::Command,
 };
-use crate::{
-    ingest::IngestHandle,
-    store::{self, Db, StoreError, services::ServiceRow},
-};
+use crate::store::{self, StoreError, services::ServiceRow};
 
 /// Services that are started at once; the others wait for them.
 const STARTS_AT_ONCE: usize = 8;
 
 impl Supervisor {
     /// Starts every enabled service. Returns when each serves, failed, or waits for its address.
+    ///
+    /// What former workers left is settled meanwhile.
     pub async fn boot(&self) -> Result<(), StoreError> {
+        orphans::sweep(&self.shared).await;
         let rows = store::services::enabled(&self.shared.db).await?;
         let permits = Semaphore::new(STARTS_AT_ONCE);
         let starts = rows.into_iter().map(|row| async {
@@ -52,9 +52,8 @@ impl Supervisor {
     }
 }
 
-/// Ends every recorded worker: it cannot be talked to and holds its listeners. Then closes what any former worker left
-/// open, also one whose record is gone. Comes before the first record of our own is written.
-pub(super) async fn end_former(run_dir: &Path, db: &Db, ingest: &IngestHandle) {
+/// Ends every recorded worker: it cannot be talked to and holds its listeners.
+pub(super) async fn end_former(run_dir: &Path) {
     let records = RunRecord::all(run_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "run records of former workers cannot be read");
         Vec::new()
@@ -72,12 +71,4 @@ pub(super) async fn end_former(run_dir: &Path, db: &Db, ingest: &IngestHandle) {
         }
     });
     futures_util::future::join_all(ends).await;
-    match store::ingest::unclosed(db).await {
-        Ok(epochs) => {
-            for epoch in epochs {
-                ingest.close_epoch(epoch).await;
-            }
-        }
-        Err(error) => tracing::warn!(?error, "what former workers left open cannot be read"),
-    }
 }

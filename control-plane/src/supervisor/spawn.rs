@@ -13,6 +13,7 @@ use super::{
     Shared, handoff,
     listeners::Listeners,
     logs::LogFile,
+    orphans,
     run_record::{self, RunRecord},
 };
 use crate::store::services::ServiceRow;
@@ -79,6 +80,7 @@ impl Newborn {
             nonce: run_record::hex(&self.nonce),
             service_id: id,
             link: shared.options.link_socket.clone(),
+            spool: orphans::directory(shared, id, self.epoch),
             listeners: addresses,
         };
         if let Err(error) = handoff::send(&self.handoff, &manifest, &listeners.descriptors()) {

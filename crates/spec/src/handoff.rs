@@ -25,6 +25,9 @@ pub struct Manifest {
     pub service_id: ServiceId,
     /// Unix socket of the control plane's worker link.
     pub link: PathBuf,
+    /// Directory for this instance's records, made by the control plane; without one they are kept in memory.
+    #[serde(default)]
+    pub spool: Option<PathBuf>,
     /// Address of each descriptor, in their order. The worker refuses to start if one is missing, does not listen or
     /// has another address.
     pub listeners: Vec<SocketAddr>,

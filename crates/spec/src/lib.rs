@@ -12,7 +12,7 @@ pub mod limits;
 mod names;
 pub mod reasons;
 
-pub use capture::{CaptureSpec, RawCapture};
+pub use capture::{CaptureSpec, RawCapture, SpoolFull};
 pub use handoff::{HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
 pub use ids::{Epoch, ExchangeId, ServiceId, WorkspaceId};

@@ -82,6 +82,7 @@ impl Stage {
             nonce: "0A".repeat(32),
             service_id: ServiceId::new(),
             link: socket.clone(),
+            spool: None,
             listeners: vec![address],
         };
         Self {
