@@ -33,7 +33,7 @@ fn what_a_client_got_completely_is_stored_once_although_its_worker_was_killed() 
         origin_gets_more(&origin, 200);
         let worker = proxy.worker();
         kills.push(Instant::now());
-        proxy.signal_worker(Signal::SIGKILL);
+        kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
         eventually("another worker serves", || {
             let now = proxy.get();
             (now["state"] == "running" && now["pid"] != worker).then_some(())
@@ -106,6 +106,7 @@ fn what_a_worker_left_that_died_while_the_database_was_away_is_stored_later() {
     requests(&proxy, &origin, 10, 2);
     let hung = Frozen::tree(world.postmaster().unwrap());
     requests(&proxy, &origin, 300, 2);
+    spooled(&world, &origin, 300);
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     // On the next worker: its listener is the same.
     requests(&proxy, &origin, 50, 2);
@@ -117,21 +118,17 @@ fn what_a_worker_left_that_died_while_the_database_was_away_is_stored_later() {
 #[test]
 fn what_a_worker_left_that_died_while_the_control_plane_was_away_is_stored_later() {
     let mut world = World::start();
-    let id = {
-        let workspace = world.workspace();
-        let proxy = workspace.proxy("alone").start();
-        requests(&proxy, &small_origin(), 10, 2);
-        (
-            workspace.code().to_owned(),
-            proxy.id().to_owned(),
-            proxy.address(),
-            proxy.worker(),
-        )
-    };
-    let (_, id, address, worker) = id;
-    world.kill();
+    let _ = world.proxyctl(["workspace", "create", "default"]).ok();
+    let proxy = world
+        .proxyctl(["-o", "json", "proxy", "create", "alone", "--start"])
+        .json();
+    let (id, address) = (proxy["id"].as_str().unwrap(), format!("127.0.0.1:{}", proxy["port"]));
+    let worker = i32::try_from(proxy["pid"].as_i64().unwrap()).unwrap();
     let origin = small_origin();
+    requests_to(&address, &origin, 10, 2);
+    world.kill();
     requests_to(&address, &origin, 300, 2);
+    spooled(&world, &origin, 300);
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     // As a power cut would leave it: the last record is not whole.
     let last = segments(&world).pop().unwrap();
@@ -144,7 +141,7 @@ fn what_a_worker_left_that_died_while_the_control_plane_was_away_is_stored_later
     world.serve();
     eventually_within(STORED_WITHIN, "every exchange is stored", || {
         let list = world
-            .proxyctl(["-o", "json", "traffic", "list", "-n", "0", "--proxy", &id])
+            .proxyctl(["-o", "json", "traffic", "list", "-n", "0", "--proxy", id])
             .json();
         let count = list.as_array().unwrap().len();
         assert!(count <= 310, "{count} exchanges");
@@ -181,7 +178,7 @@ fn a_full_spool_first_keeps_no_bodies_and_then_drops_the_oldest_and_counts_them(
 
 #[test]
 fn a_full_spool_that_may_not_drop_makes_new_exchanges_wait() {
-    const REQUESTS: usize = 4000;
+    const REQUESTS: usize = 20_000;
     let world = World::start();
     let workspace = world.workspace();
     let proxy = workspace
@@ -249,11 +246,12 @@ fn a_deleted_proxy_waits_for_its_records_unless_they_are_not_wanted() {
         let worker = proxy.worker();
         let hung = Frozen::tree(world.postmaster().unwrap());
         requests(proxy, &origin, 200, 2);
+        spooled(&world, &origin, 200);
         kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
         requests(proxy, &origin, 1, 2);
         drop(hung);
         let more: &[&str] = if proxy.name() == "kept" { &[] } else { &["--discard"] };
-        proxy.ctl("delete", more).ok();
+        let _ = proxy.ctl("delete", more).ok();
     }
     assert_eq!(kept.stored().len(), 201);
     assert!(discarded.stored().len() <= 201);
@@ -334,6 +332,24 @@ fn stored(proxy: &Proxy<'_>, count: u64) {
         let now = proxy.get()["stored"].as_u64().unwrap();
         assert!(now <= count, "{now} exchanges of {count}");
         (now == count).then_some(())
+    });
+}
+
+/// Waits until so many exchanges with `origin` are on disk.
+#[track_caller]
+fn spooled(world: &World, origin: &RawOrigin, exchanges: usize) {
+    // Once in each request's head.
+    let target = format!("GET {} ", origin.http("/"));
+    eventually("every record is on disk", || {
+        let mut count = 0;
+        for file in segments(world) {
+            let bytes = fs::read(file).ok()?;
+            count += bytes
+                .windows(target.len())
+                .filter(|found| *found == target.as_bytes())
+                .count();
+        }
+        (count >= exchanges).then_some(())
     });
 }
 

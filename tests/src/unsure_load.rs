@@ -80,7 +80,8 @@ fn run(client: usize, address: &str, origin: &str, done: &AtomicBool) -> Vec<Ans
 /// Gives the connection back if the answer came whole.
 fn ask(mut socket: TcpStream, origin: &str, path: &str) -> Option<TcpStream> {
     socket.set_read_timeout(Some(LONG_ENOUGH)).ok()?;
-    write!(socket, "GET http://{origin}{path} HTTP/1.1\r\nHost: {origin}\r\n\r\n").ok()?;
+    let request = format!("GET http://{origin}{path} HTTP/1.1\r\nHost: {origin}\r\n\r\n");
+    socket.write_all(request.as_bytes()).ok()?;
     let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
     loop {
         let read = socket.read(&mut piece).ok().filter(|read| *read > 0)?;

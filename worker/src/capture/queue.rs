@@ -55,6 +55,8 @@ pub(super) struct Take {
     pub(super) first: u64,
     /// Sequence number after the last.
     pub(super) next: u64,
+    /// Bytes of captured bodies and messages among them.
+    pub(super) bulk: usize,
     /// What the records come to.
     pub(super) counts: Counts,
     /// The frames, if they are of a batch that is closed; those of the open one were copied.
@@ -301,9 +303,9 @@ impl Queue {
         let mut state = lock(&self.state);
         let was_failing = state.mode == Mode::Failing;
         state.mode = Mode::Spooling;
-        let (bytes, bulk) = state.saved(take, len);
+        let bytes = state.saved(take, len);
         self.bytes.fetch_sub(bytes, Relaxed);
-        self.bulk.fetch_sub(bulk, Relaxed);
+        self.bulk.fetch_sub(take.bulk, Relaxed);
         let sends = state.wakes_sender();
         drop(state);
         if sends {
@@ -317,10 +319,11 @@ impl Queue {
 
     /// What was taken cannot be written: until something can, records are sent from memory. Waits before the next
     /// attempt; false if the queue was closed meanwhile.
-    pub(super) fn not_saved(&self, take: Take, pause: Duration) -> bool {
+    pub(super) fn not_saved(&self, take: &Take, pause: Duration) -> bool {
         let mut state = lock(&self.state);
         state.mode = Mode::Failing;
-        state.give_back(take);
+        let gone = state.give_back(take);
+        self.bulk.fetch_sub(gone, Relaxed);
         self.failing.store(true, Relaxed);
         let sends = state.wakes_sender();
         if sends {

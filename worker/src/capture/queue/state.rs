@@ -426,6 +426,7 @@ impl State {
             return Some(Take {
                 first: batch.saved.next,
                 next: batch.next,
+                bulk: std::mem::take(&mut batch.bulk),
                 counts: std::mem::take(&mut batch.counts),
                 closed: Some(batch.frames.slice(batch.saved.bytes..)),
             });
@@ -436,6 +437,7 @@ impl State {
         Some(Take {
             first: self.open_saved.next,
             next: self.next_seq,
+            bulk: std::mem::take(&mut self.open_bulk),
             counts: std::mem::take(&mut self.open_counts),
             closed: None,
         })
@@ -453,37 +455,35 @@ impl State {
         unsaved && next && due
     }
 
-    /// What was taken is on disk: how many bytes, and how many of bulk, are not only here any more.
-    pub(super) fn saved(&mut self, take: &Take, len: usize) -> (usize, usize) {
-        let mut freed = (0, 0);
+    /// What was taken is on disk: how many bytes are not only here any more.
+    pub(super) fn saved(&mut self, take: &Take, len: usize) -> usize {
+        let mut freed = 0;
         self.saved_to = take.next;
         if self.open.is_some() && self.open_first <= take.first {
             self.open_saved.bytes += len;
             self.open_saved.next = take.next;
-            freed.0 = len;
+            freed = len;
         } else if let Some(batch) = self.holder(take.first) {
             batch.saved.bytes += len;
             batch.saved.next = take.next;
-            freed = (
-                len,
-                if batch.unsaved() == 0 {
-                    std::mem::take(&mut batch.bulk)
-                } else {
-                    0
-                },
-            );
+            freed = len;
         }
         self.evict();
         freed
     }
 
-    /// What was taken could not be written.
-    pub(super) fn give_back(&mut self, take: Take) {
+    /// What was taken could not be written. How much of bulk is gone because it was committed meanwhile.
+    pub(super) fn give_back(&mut self, take: &Take) -> usize {
         if self.open.is_some() && self.open_first <= take.first {
             self.open_counts.merge(&take.counts);
+            self.open_bulk += take.bulk;
         } else if let Some(batch) = self.holder(take.first) {
             batch.counts.merge(&take.counts);
+            batch.bulk += take.bulk;
+        } else {
+            return take.bulk;
         }
+        0
     }
 
     /// The closed batch that holds record `seq`; none if that is committed and gone.

@@ -166,6 +166,25 @@ async fn a_backlog_is_read_back_from_disk_and_not_kept_in_memory() {
 }
 
 #[tokio::test]
+async fn what_is_on_disk_holds_no_body_back() {
+    let scratch = Scratch::new();
+    let running = Running::new(&scratch, 1024 * MIB);
+    let data = vec![b'c'; 60_000].into();
+    let chunk = Record {
+        kind: Some(Kind::BodyChunk(BodyChunk {
+            data,
+            ..BodyChunk::default()
+        })),
+    };
+    for _ in 0..1000 {
+        running.queue.put(&chunk);
+        running.queue.settled().await;
+    }
+    running.queue.room_for_bulk().now_or_never().expect("there is room");
+    assert_eq!(drain(&running.queue, 0, 1000).await, (1000, vec![]));
+}
+
+#[tokio::test]
 async fn a_new_connection_resumes_within_what_is_on_disk_only() {
     let scratch = Scratch::new();
     let running = Running::new(&scratch, 1024 * MIB);

@@ -45,7 +45,7 @@ fn write_all(queue: &Arc<Queue>, spool: &Arc<Spool>) {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::error!(%error, "records cannot be written to the spool; they are kept in memory");
                 }
-                if !queue.not_saved(take, TRY_AGAIN) {
+                if !queue.not_saved(&take, TRY_AGAIN) {
                     return tracing::error!("records that could neither be written nor sent are lost");
                 }
             }
