@@ -45,6 +45,7 @@ fn what_a_client_got_completely_is_stored_once_although_its_worker_was_killed() 
         !kills.iter().any(in_flight)
     };
     are_stored_once(&proxy, answered.iter().filter(certain));
+    print_window(&proxy, &answered, &kills);
     no_spool_is_left(&world, 1);
 }
 
@@ -140,10 +141,10 @@ fn what_a_worker_left_that_died_while_the_control_plane_was_away_is_stored_later
         .unwrap();
     world.serve();
     eventually_within(STORED_WITHIN, "every exchange is stored", || {
-        let list = world
+        let rows = world
             .proxyctl(["-o", "json", "traffic", "list", "-n", "0", "--proxy", id])
             .json();
-        let count = list.as_array().unwrap().len();
+        let count = rows.as_array().unwrap().len();
         assert!(count <= 310, "{count} exchanges");
         (count == 310).then_some(())
     });
@@ -323,6 +324,27 @@ fn are_stored_once<'a>(proxy: &Proxy<'_>, answered: impl Iterator<Item = &'a Ans
         eprintln!("{missing} of {} are missing", wanted.len());
         (missing == 0).then_some(())
     });
+}
+
+/// How long before a kill the answers ended whose records were lost.
+fn print_window(proxy: &Proxy<'_>, answered: &[Answered], kills: &[Instant]) {
+    let rows = proxy.stored();
+    let paths: HashSet<&str> = rows.iter().filter_map(|row| row["path"].as_str()).collect();
+    let missing = answered
+        .iter()
+        .filter(|answered| !paths.contains(answered.path.as_str()));
+    let before = |answered: &Answered| {
+        kills
+            .iter()
+            .filter_map(|kill| kill.checked_duration_since(answered.at))
+            .min()
+    };
+    let windows: Vec<_> = missing.map(before).collect();
+    eprintln!(
+        "{} of {} answers lost; they ended this long before a kill: {windows:?}",
+        windows.len(),
+        answered.len()
+    );
 }
 
 /// Waits until exactly so many exchanges are stored.

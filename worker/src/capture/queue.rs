@@ -5,6 +5,7 @@
 //! to the sender. They stay here until the control plane acknowledges them, and are sent again on a new connection.
 //! What is on disk and too far from being sent is not kept in memory: the sender has it read back when its turn comes.
 
+mod batch;
 mod state;
 
 use std::{
@@ -19,8 +20,11 @@ use proxyplane_record::{Kind, Record, frame, segment::Counts};
 use proxyplane_spec::{SpoolFull, limits};
 use tokio::sync::Notify;
 
-pub(crate) use self::state::{AckError, Batch, Sender};
 use self::state::{Mode, Next, State};
+pub(crate) use self::{
+    batch::Batch,
+    state::{AckError, Sender},
+};
 use super::{lock, spool::Spool};
 use crate::service::QueueStats;
 

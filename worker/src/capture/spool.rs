@@ -176,7 +176,7 @@ impl Spool {
             Ok(data) => data,
             Err(error) => {
                 tracing::error!(%error, file = %path.display(), "a segment of the spool cannot be read");
-                return self.quarantined(segment, &path, offset, seq);
+                return quarantined(segment, &path, offset, seq);
             }
         };
         let scan = segment::scan(&data, seq, Some(segment.next));
@@ -185,28 +185,10 @@ impl Spool {
             tracing::error!(damaged, %file, "records in the spool are damaged; they are lost");
         }
         if scan.end == 0 {
-            return self.quarantined(segment, &path, offset, seq);
+            return quarantined(segment, &path, offset, seq);
         }
         lock(&self.segments).read_to = Some((segment.first, offset + data.len() as u64, scan.next));
         scan.runs
-    }
-
-    /// A gap in the place of a segment, from its record `seq` on.
-    fn quarantined(&self, segment: &Segment, path: &Path, offset: u64, seq: u64) -> Vec<Run> {
-        self.quarantine(path);
-        let counts = if offset == 0 { segment.counts } else { Counts::default() };
-        vec![Run {
-            first: seq,
-            next: segment.next,
-            frames: segment::gap_frame(counts.gap(seq, segment.next)),
-        }]
-    }
-
-    /// Keeps a bad segment for whoever wants to look at it.
-    fn quarantine(&self, path: &Path) {
-        if let Err(error) = fs::rename(path, path.with_extension("bad")) {
-            tracing::warn!(%error, file = %path.display(), "a bad segment could not be put aside");
-        }
     }
 
     /// Removes everything: all is committed.
@@ -228,6 +210,24 @@ impl Spool {
             }
             _ => {}
         }
+    }
+}
+
+/// A gap in the place of a segment, from its record `seq` on.
+fn quarantined(segment: &Segment, path: &Path, offset: u64, seq: u64) -> Vec<Run> {
+    put_aside(path);
+    let counts = if offset == 0 { segment.counts } else { Counts::default() };
+    vec![Run {
+        first: seq,
+        next: segment.next,
+        frames: segment::gap_frame(counts.gap(seq, segment.next)),
+    }]
+}
+
+/// Keeps a bad segment for whoever wants to look at it.
+fn put_aside(path: &Path) {
+    if let Err(error) = fs::rename(path, path.with_extension("bad")) {
+        tracing::warn!(%error, file = %path.display(), "a bad segment could not be put aside");
     }
 }
 

@@ -37,7 +37,9 @@ fn segment(first: u64, records: &[Record]) -> (BytesMut, Vec<usize>) {
 
 fn sealed(first: u64, records: &[Record]) -> BytesMut {
     let mut counts = Counts::default();
-    records.iter().for_each(|record| counts.add(record));
+    for record in records {
+        counts.add(record);
+    }
     let (mut out, _) = segment(first, records);
     out.extend_from_slice(&footer(counts.gap(first, first + records.len() as u64)));
     out

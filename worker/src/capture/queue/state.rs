@@ -5,14 +5,16 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use bytes::Bytes;
 use proxyplane_record::{
     Record, frame,
     segment::{Counts, Run},
 };
 use proxyplane_spec::limits;
 
-use super::Take;
+use super::{
+    Take,
+    batch::{Batch, Saved},
+};
 use crate::capture::block::{Block, Blocks};
 
 /// With this many batches unacknowledged, one is being committed and one is waiting for it: the next gathers records
@@ -22,29 +24,6 @@ const BATCHES_IN_FLIGHT: usize = 2;
 pub(super) const WORTH_SENDING: usize = 64 * 1024;
 /// Records in memory that are on disk and not yet sent, in bytes; above it they are read back in time.
 const KEPT: usize = 8 * 1024 * 1024;
-
-/// Consecutive frames.
-#[derive(Clone, Debug)]
-pub(crate) struct Batch {
-    /// Sequence number of the first frame.
-    pub(crate) first: u64,
-    /// Sequence number after the last frame.
-    pub(crate) next: u64,
-    /// The frames, as they go over the link.
-    pub(crate) frames: Bytes,
-    pub(super) bulk: usize,
-    /// What its frames that are not on disk come to.
-    counts: Counts,
-    saved: Saved,
-}
-
-/// How much of a batch is on disk.
-#[derive(Clone, Copy, Debug, Default)]
-struct Saved {
-    bytes: usize,
-    /// Sequence number after the last such frame.
-    next: u64,
-}
 
 /// An acknowledgement that does not fit what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +50,10 @@ pub(super) enum Mode {
     Failing,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, about the sender, the writer or the queue"
+)]
 pub(super) struct State {
     pub(super) sender: Sender,
     pub(super) next_seq: u64,
@@ -512,42 +495,6 @@ impl State {
         }
         if let Some((start, end)) = evicted {
             self.stored = Some(self.stored.as_ref().map_or(start, |stored| stored.start)..end);
-        }
-    }
-}
-
-impl Batch {
-    /// Bytes that are not on disk.
-    pub(super) fn unsaved(&self) -> usize {
-        self.frames.len() - self.saved.bytes
-    }
-
-    /// Cuts the frames below `next_seq` off and returns how many bytes that was.
-    fn cut_below(&mut self, next_seq: u64) -> usize {
-        let before = self.frames.len();
-        while self.first < next_seq
-            && let Ok(Some(frame)) = frame::take(&mut self.frames)
-        {
-            self.first = frame.next_seq();
-        }
-        let cut = before - self.frames.len();
-        self.saved.bytes = self.saved.bytes.saturating_sub(cut);
-        cut
-    }
-}
-
-impl From<Run> for Batch {
-    fn from(run: Run) -> Self {
-        Self {
-            first: run.first,
-            next: run.next,
-            bulk: 0,
-            counts: Counts::default(),
-            saved: Saved {
-                bytes: run.frames.len(),
-                next: run.next,
-            },
-            frames: run.frames,
         }
     }
 }

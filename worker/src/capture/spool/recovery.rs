@@ -13,7 +13,7 @@ use proxyplane_record::{
     segment::{self, Counts},
 };
 
-use super::{ACKED, Spool, lock, read_from, segments::Segment};
+use super::{ACKED, Spool, lock, put_aside, read_from, segments::Segment};
 
 impl Spool {
     /// Takes over the directory of an instance that is gone: cuts a torn tail off and puts a last segment aside in which
@@ -71,7 +71,7 @@ impl Spool {
         if scan.end == 0 {
             if len > 0 {
                 tracing::error!(file = %path.display(), "nothing in a segment of the spool can be read; it is put aside");
-                self.quarantine(&path);
+                put_aside(&path);
             } else {
                 fs::remove_file(&path)?;
             }

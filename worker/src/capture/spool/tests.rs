@@ -1,6 +1,7 @@
-use std::{sync::atomic::AtomicU32, thread};
+use std::{sync::atomic::AtomicU32, thread, time::Duration};
 
 use futures_util::FutureExt as _;
+use proptest::prelude::*;
 use proxyplane_record::{BodyChunk, Exchange, Gap, Kind, Record, frame};
 
 use super::*;
@@ -120,6 +121,8 @@ async fn drain(queue: &Queue, from: u64, until: u64) -> (u64, Vec<Gap>) {
 }
 
 const MIB: u64 = 1024 * 1024;
+/// For a batch that may have to wait for an acknowledgement.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn a_record_is_on_disk_before_it_is_sent() {
@@ -332,4 +335,56 @@ fn runs_are_cut_to_what_was_asked_for() {
         assert_eq!((run.first, run.next), (from.max(3), to.min(9)));
     }
     assert!(!clip(&mut whole.clone(), 9, 12) && !clip(&mut whole.clone(), 0, 3));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever is put, sent, acknowledged and resumed in whatever order, in a spool that may hold little or much, and
+    /// across a death: every record arrives in order, or a gap stands for it.
+    #[test]
+    fn every_record_arrives_or_is_counted(
+        little in any::<bool>(), steps in proptest::collection::vec((0..4u8, 0..60_000usize), 1..120),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let scratch = Scratch::new();
+        let running = Running::new(&scratch, if little { MIB } else { 1024 * MIB });
+        let (mut made, mut sent, mut committed) = (0u64, 0u64, 0u64);
+        let mut sender = running.queue.resume(0).unwrap();
+        for (step, size) in steps {
+            match step {
+                0 | 1 => {
+                    running.put(1 + size % 7, size);
+                    made += 1 + size as u64 % 7;
+                }
+                2 if sent < made => {
+                    let next = async { tokio::time::timeout(PATIENCE, running.queue.next(sender)).await };
+                    if let Ok(Some(batch)) = runtime.block_on(next) {
+                        prop_assert_eq!(batch.first, sent);
+                        sent = batch.next;
+                    }
+                }
+                2 => {}
+                _ => {
+                    if size % 3 > 0 {
+                        committed = sent;
+                        running.queue.ack(committed).unwrap();
+                    } else {
+                        sender = running.queue.resume(committed).unwrap();
+                        sent = committed;
+                    }
+                }
+            }
+        }
+        let (records, gaps) = runtime.block_on(drain(&running.queue, committed, made - (made - committed) / 2));
+        let lost: u64 = gaps.iter().map(|gap| gap.records).sum();
+        let seen = committed + records + lost;
+        running.die();
+        let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+        prop_assert!(first <= seen && next == made || seen == made);
+        let queue = Queue::recovered(Arc::new(spool), first, next);
+        let (records, gaps) = runtime.block_on(drain(&queue, seen, next));
+        let lost: u64 = gaps.iter().map(|gap| gap.records).sum();
+        prop_assert_eq!(seen + records + lost, made.max(next));
+    }
 }

@@ -46,7 +46,10 @@ fn write_all(queue: &Arc<Queue>, spool: &Arc<Spool>) {
                     tracing::error!(%error, "records cannot be written to the spool; they are kept in memory");
                 }
                 if !queue.not_saved(&take, TRY_AGAIN) {
-                    return tracing::error!("records that could neither be written nor sent are lost");
+                    if !queue.is_empty() {
+                        tracing::error!("records that could neither be written nor sent are lost");
+                    }
+                    return;
                 }
             }
         }
