@@ -35,7 +35,8 @@ use crate::{
     upgrade::{self, Upgrade},
 };
 
-/// For records to be committed after the last worker is gone; a database that is away longer loses them.
+/// For records to be committed after the last worker is gone; what a database that is away longer does not take stays in
+/// the workers' spools.
 const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// For the last events to be stored; a database that is away longer loses them.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -307,7 +308,7 @@ impl Running {
             .await
             .is_err()
         {
-            error!("the database did not take the last records; they are lost");
+            error!("the database did not take the last records; those in spools are taken at the next start");
             ingesting.hard().cancel();
         }
         ingesting.finish().await;

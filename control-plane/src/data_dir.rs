@@ -129,6 +129,11 @@ impl DataDir {
         self.root.join("log")
     }
 
+    /// Records of workers that are not committed: a directory per service, in it one per worker instance.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
     /// The API's bearer token.
     pub fn token(&self) -> PathBuf {
         self.secrets().join("api.token")

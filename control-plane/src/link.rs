@@ -30,7 +30,12 @@ use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::Events, ingest::IngestHandle, live::Hub, pki::Pki};
+use crate::{
+    events::Events,
+    ingest::{IngestHandle, Source},
+    live::Hub,
+    pki::Pki,
+};
 
 /// What a worker may have under way towards us before we read it: a window of records and one batch more.
 const STREAM_WINDOW: u32 = 9 * 1024 * 1024;
@@ -97,6 +102,11 @@ impl Link {
         if let Some(instance) = taken {
             instance.offer(FromWorker::Stranger);
         }
+    }
+
+    /// Is a worker expected that is this instance?
+    pub(crate) fn expects(&self, epoch: Epoch) -> bool {
+        self.instances().contains_key(&epoch)
     }
 
     fn instance(&self, epoch: Epoch) -> Option<Arc<Instance>> {
@@ -200,15 +210,32 @@ impl WorkerLink {
         self.counters()
     }
 
-    /// The worker is gone: reads what it had sent to the end, then closes its epoch.
+    /// The worker is expected no more.
+    pub(crate) fn forget(&self) {
+        let mut instances = self.link.instances();
+        let epoch = self.instance.expected.epoch;
+        // Another may be expected in its place.
+        if instances
+            .get(&epoch)
+            .is_some_and(|known| Arc::ptr_eq(known, &self.instance))
+        {
+            instances.remove(&epoch);
+        }
+    }
+
+    /// Whose records it sends.
+    pub(crate) fn source(&self) -> Source {
+        session::source(&self.instance)
+    }
+
+    /// The worker is gone: reads what it had sent to the end.
     pub(crate) async fn retire(self) {
-        self.link.instances().remove(&self.instance.expected.epoch);
+        self.forget();
         if tokio::time::timeout(STREAMS_END_TIMEOUT, self.instance.streams_ended())
             .await
             .is_err()
         {
             tracing::warn!(epoch = %self.instance.expected.epoch, "records of a worker that is gone are still being read");
         }
-        self.link.shared.ingest.close_epoch(self.instance.expected.epoch).await;
     }
 }

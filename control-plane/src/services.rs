@@ -13,7 +13,7 @@ mod watch;
 mod workspaces;
 
 pub use error::Error;
-pub use proxies::{NewProxy, Proxy};
+pub use proxies::{Deletion, NewProxy, Proxy};
 pub use proxy_revisions::RollbackProxy;
 pub use proxy_update::UpdateProxy;
 pub use watch::{ProxyEvent, WatchScope};

@@ -17,6 +17,7 @@ pub mod holder;
 mod listeners;
 mod logs;
 mod observed;
+mod orphans;
 mod pidfd;
 mod process;
 mod refuse;
@@ -110,6 +111,7 @@ struct Shared {
     changed: broadcast::Sender<ServiceId>,
     closing: CancellationToken,
     services: Mutex<HashMap<ServiceId, Handle>>,
+    orphans: orphans::Orphans,
 }
 
 #[derive(Clone)]
@@ -141,6 +143,7 @@ impl Supervisor {
             changed: broadcast::channel(CHANGED_QUEUE).0,
             closing: CancellationToken::new(),
             services: Mutex::default(),
+            orphans: orphans::Orphans::default(),
         };
         let supervisor = Self {
             shared: Arc::new(shared),
@@ -188,8 +191,10 @@ impl Supervisor {
     }
 
     /// Deletes a stopped service from the store; its log goes with it.
-    pub async fn remove(&self, id: ServiceId, etag: Option<String>) -> Result<(), LifecycleError> {
-        self.ask(id, |answer| Command::Remove { etag, answer }).await
+    ///
+    /// Waits for what is left in spools of its workers to be stored, or gives it up if `discard`.
+    pub async fn remove(&self, id: ServiceId, etag: Option<String>, discard: bool) -> Result<(), LifecycleError> {
+        self.ask(id, |answer| Command::Remove { etag, discard, answer }).await
     }
 
     /// What is observed of a service now, with counters that its worker was asked for.

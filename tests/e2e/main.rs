@@ -19,6 +19,7 @@ mod proxies;
 mod revisions;
 mod sandbox;
 mod serve;
+mod spool;
 mod storage;
 mod streams;
 mod tls;

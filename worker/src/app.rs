@@ -2,19 +2,20 @@
 //!
 //! One control thread keeps the link, the records and the clock work; the data-plane threads only carry.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use proxyplane_spec::{Sandbox, limits};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capture::{self, Capture},
+    capture::{self, Capture, Queue, Spool},
     handoff::{Handoff, Held},
     link::{
         Link, records,
@@ -56,7 +57,7 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
     };
 
     let drain = Drain::new();
-    let (capture, updates) = Capture::new(drain.clone());
+    let (capture, updates) = capture(&drain, manifest.spool.as_deref());
     let service = Service::new(first.config, Arc::clone(&capture), drain, manifest.listeners.clone());
     let data_plane = DataPlane::start(&service, &listeners, threads, &serve)?;
     announce(&service, &manifest.listeners);
@@ -83,8 +84,10 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
     drain_connections(&service, &mut deadlines).await;
     let flushed_by = deadlines.borrow().unwrap_or_else(Instant::now) + FLUSH_WITHIN;
     if timeout_at(flushed_by, capture.queue().empty()).await.is_err() {
-        tracing::error!("records that the control plane did not take are lost");
+        tracing::warn!("the control plane did not take all records; they stay in the spool, if there is one");
     }
+    // Whoever hears that it is drained finds on disk what is not committed.
+    capture.close();
     drained.cancel();
     // Only the session ends by itself.
     let _ = parts.join_next().await;
@@ -92,6 +95,41 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
     drop(data_plane);
     tracing::info!("drained");
     Ok(())
+}
+
+/// Sends what an instance that is gone has left in its spool; returns once all of it is committed.
+pub async fn drain_only(handoff: Handoff) -> Result<(), Fatal> {
+    let Handoff { manifest, .. } = handoff;
+    let link = Link::new(&manifest).map_err(cannot_begin)?;
+    let dir = manifest.spool.as_deref().ok_or_else(|| cannot_begin(NoSpool))?;
+    let (spool, first, next) = Spool::recover(dir).map_err(cannot_begin)?;
+    tracing::info!(epoch = %manifest.epoch, first, next, "draining the spool of a worker that is gone");
+    let spool = Arc::new(spool);
+    let queue = Arc::new(Queue::recovered(Arc::clone(&spool), first, next));
+    let mut connected = false;
+    tokio::select! {
+        Err(ended) = records::carry(&link, &queue, &mut connected) => return Err(Fatal::PartEnded(ended.to_string())),
+        () = queue.empty() => {}
+    }
+    spool.clear();
+    tracing::info!(epoch = %manifest.epoch, "drained the spool of a worker that is gone");
+    Ok(())
+}
+
+/// `--drain-only` without a directory.
+#[derive(Debug, thiserror::Error)]
+#[error("the manifest names no spool to drain")]
+struct NoSpool;
+
+/// A capture with a spool, if there is a directory for it that can be used.
+fn capture(drain: &Drain, spool: Option<&Path>) -> (Arc<Capture>, mpsc::Receiver<Bytes>) {
+    let Some(dir) = spool else {
+        return Capture::new(drain.clone());
+    };
+    Capture::spooling(drain.clone(), dir).unwrap_or_else(|error| {
+        tracing::error!(%error, dir = %dir.display(), "no spool; records are kept in memory");
+        Capture::new(drain.clone())
+    })
 }
 
 fn cannot_begin(error: impl std::error::Error + Send + Sync + 'static) -> Fatal {
@@ -106,7 +144,7 @@ fn announce(service: &Service, listeners: &[SocketAddr]) {
 /// What runs as long as the worker does.
 fn spawn_parts(link: &Arc<Link>, capture: &Arc<Capture>) -> JoinSet<()> {
     let mut parts = JoinSet::new();
-    parts.spawn(records::run(Arc::clone(link), Arc::clone(capture)));
+    parts.spawn(records::run(Arc::clone(link), Arc::clone(capture.queue())));
     parts.spawn(capture::sweep(Arc::clone(capture)));
     let capture = Arc::clone(capture);
     parts.spawn(async move { capture.access_log().run(io::stderr()).await });

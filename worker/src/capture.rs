@@ -1,8 +1,9 @@
 //! Capture: every exchange is recorded while it passes.
 //!
-//! A [`Recorder`] belongs to one exchange. Its records go into the queue, which the link's sender empties and which
-//! keeps them until the control plane has committed them. When the queue is full, new exchanges and captured bodies
-//! wait: nothing that passed is lost while this process lives.
+//! A [`Recorder`] belongs to one exchange. Its records go into the queue, from there to the spool on disk, and once they
+//! are written to the control plane; they are kept until it has committed them. What was written outlives this process.
+//! While the disk takes nothing, the queue keeps them in memory, and when that is full, new exchanges and captured
+//! bodies wait.
 
 mod access_log;
 mod block;
@@ -11,17 +12,22 @@ mod cell;
 mod open;
 mod queue;
 mod recorder;
+mod spool;
 
 use std::{
+    io,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread::{self, JoinHandle},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{Bytes, BytesMut};
 use proxyplane_record::{Exchange, ExchangeKind, Kind, Record};
+use proxyplane_spec::CaptureSpec;
 use tokio::sync::mpsc;
 
 use self::open::OpenExchanges;
@@ -30,6 +36,7 @@ pub(crate) use self::{
     access_log::AccessLog,
     open::sweep,
     queue::{AckError, Queue, Sender},
+    spool::Spool,
 };
 use crate::service::{Drain, Stats};
 
@@ -38,28 +45,51 @@ const LIVE_UPDATES: usize = 256;
 
 /// What records of all exchanges of this worker go through.
 pub struct Capture {
-    queue: Queue,
+    queue: Arc<Queue>,
+    /// The spool's threads, until they are told to end.
+    spooling: Mutex<Vec<JoinHandle<()>>>,
     open: OpenExchanges,
     log: AccessLog,
     stats: Arc<Stats>,
     drain: Drain,
     verbose: AtomicBool,
     watched: AtomicBool,
+    durable: AtomicBool,
     live: mpsc::Sender<Bytes>,
 }
 
 impl Capture {
-    /// An empty capture, and where its live updates come out while somebody watches.
+    /// An empty capture, and where its live updates come out while somebody watches. Records wait in memory.
     pub fn new(drain: Drain) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
+        Self::with(drain, Arc::default(), Vec::new())
+    }
+
+    /// The same with records that go through a spool in the directory `dir`.
+    pub fn spooling(drain: Drain, dir: &Path) -> io::Result<(Arc<Self>, mpsc::Receiver<Bytes>)> {
+        let spool = Arc::new(Spool::open(dir)?);
+        let queue = Arc::new(Queue::spooling(Arc::clone(&spool)));
+        let thread = |name: &str, run: fn(&Arc<Queue>, &Arc<Spool>)| {
+            let (queue, spool) = (Arc::clone(&queue), Arc::clone(&spool));
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || run(&queue, &spool))
+        };
+        let threads = vec![thread("spool-write", spool::write)?, thread("spool-keep", spool::keep)?];
+        Ok(Self::with(drain, queue, threads))
+    }
+
+    fn with(drain: Drain, queue: Arc<Queue>, threads: Vec<JoinHandle<()>>) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
         let (live, updates) = mpsc::channel(LIVE_UPDATES);
         let capture = Self {
-            queue: Queue::default(),
+            queue,
+            spooling: Mutex::new(threads),
             open: OpenExchanges::default(),
             log: AccessLog::default(),
             stats: Arc::default(),
             drain,
             verbose: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            durable: AtomicBool::new(false),
             live,
         };
         (Arc::new(capture), updates)
@@ -71,8 +101,29 @@ impl Capture {
         Recorder::begin(self, start)
     }
 
-    pub(crate) fn queue(&self) -> &Queue {
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// Ends the spool once everything is written, and removes it if everything is committed. Blocks.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+        for thread in lock(&self.spooling).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the spool panicked");
+            }
+        }
+        if let Some(spool) = self.queue.spool()
+            && self.queue.is_empty()
+        {
+            spool.clear();
+        }
+    }
+
+    /// What the service's configuration says of records.
+    pub(crate) fn configure(&self, spec: &CaptureSpec) {
+        self.durable.store(spec.durable_before_end, Relaxed);
+        self.queue.configure(spec.spool_limit, spec.spool_full);
     }
 
     pub(crate) fn access_log(&self) -> &AccessLog {

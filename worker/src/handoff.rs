@@ -181,6 +181,7 @@ mod tests {
             nonce: "00".repeat(32),
             service_id: ServiceId::new(),
             link: "/run/link.sock".into(),
+            spool: None,
             listeners,
             account: None,
             spool: None,

@@ -31,6 +31,9 @@ struct Args {
     /// What is logged: off, error, warn, info, debug or trace
     #[arg(long, env = "PROXYPLANE_LOG_LEVEL", default_value = "info")]
     log_level: LevelFilter,
+    /// Carry nothing: send what a worker that is gone has left in its spool, then exit
+    #[arg(long)]
+    drain_only: bool,
     /// Print version, protocol versions and features as JSON and exit
     #[arg(long)]
     version_json: bool,
@@ -86,6 +89,9 @@ fn run(handoff: Handoff, sandbox: Sandbox, threads: usize) -> Result<(), Fatal> 
         .enable_all()
         .max_blocking_threads(1)
         .build()?;
+    if args.drain_only {
+        return runtime.block_on(app::drain_only(handoff));
+    }
     runtime.block_on(app::run(handoff, sandbox, threads, forward::serve))
 }
 

@@ -33,6 +33,7 @@ impl Service {
     /// A service that serves by `config` on `listeners`.
     pub fn new(config: ServiceConfig, capture: Arc<Capture>, drain: Drain, listeners: Vec<SocketAddr>) -> Arc<Self> {
         capture.set_verbose(config.verbose);
+        capture.configure(&config.spec);
         let stats = Arc::clone(capture.stats());
         Arc::new(Self {
             config: ArcSwap::from_pointee(config),
@@ -51,6 +52,7 @@ impl Service {
     /// Puts `config` in force for every exchange that begins from now on.
     pub fn apply(&self, config: ServiceConfig) {
         self.capture.set_verbose(config.verbose);
+        self.capture.configure(&config.spec);
         self.config.store(Arc::new(config));
     }
 
@@ -134,8 +136,13 @@ impl Stats {
         ConnectionGuard(Arc::clone(self))
     }
 
-    /// The counters as the link sends them; `next_seq` is the record queue's.
-    pub fn snapshot(&self, next_seq: u64) -> wire::Stats {
+    /// The counters as the link sends them, beside what the record queue says of itself.
+    pub fn snapshot(&self, queue: QueueStats) -> wire::Stats {
+        let QueueStats {
+            next_seq,
+            spool_bytes,
+            spool_limit,
+        } = queue;
         wire::Stats {
             requests: self.requests.load(Relaxed),
             websockets: self.websockets.load(Relaxed),
@@ -144,6 +151,8 @@ impl Stats {
             bytes_out: self.bytes_out.load(Relaxed),
             next_seq,
             panics: self.panics.load(Relaxed),
+            spool_bytes,
+            spool_limit,
         }
     }
 
@@ -162,6 +171,17 @@ impl Stats {
             self.changed.notify_one();
         }
     }
+}
+
+/// What the record queue says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueStats {
+    /// Sequence number that the next record gets.
+    pub next_seq: u64,
+    /// Bytes on disk.
+    pub spool_bytes: u64,
+    /// Bytes that there may be on disk.
+    pub spool_limit: u64,
 }
 
 /// An open client connection; see [`Stats::connection`].

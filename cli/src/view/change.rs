@@ -23,6 +23,9 @@ pub(crate) struct Configuration {
     extra_ca_pem: Option<String>,
     passthrough_hosts: Vec<String>,
     capture_limit: Option<u64>,
+    spool_limit_bytes: Option<u64>,
+    spool_full: &'static str,
+    durable_before_end: bool,
     /// The certificates of `extra_ca_pem`, a line for each.
     #[serde(skip)]
     certificates: Vec<String>,
@@ -36,6 +39,9 @@ impl From<v1::ProxyConfiguration> for Configuration {
             extra_ca_pem,
             passthrough_hosts,
             capture_limit,
+            spool_limit_bytes,
+            spool_full,
+            durable_before_end,
         } = from.capture.unwrap_or_default();
         let certificates = from.extra_ca.iter().map(|ca| {
             let subject = if ca.subject.is_empty() {
@@ -55,6 +61,9 @@ impl From<v1::ProxyConfiguration> for Configuration {
             extra_ca_pem: some(extra_ca_pem),
             passthrough_hosts,
             capture_limit,
+            spool_limit_bytes,
+            spool_full: super::proxy::spool_full(spool_full),
+            durable_before_end,
             certificates: certificates.collect(),
         }
     }
@@ -154,7 +163,7 @@ fn text(field: &str, value: &Value) -> String {
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
-        Value::Number(number) if field == "capture_limit" => {
+        Value::Number(number) if matches!(field, "capture_limit" | "spool_limit_bytes") => {
             let bytes = number.as_u64().unwrap_or_default();
             format!("{number} ({})", when::bytes(bytes))
         }

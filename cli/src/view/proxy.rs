@@ -41,6 +41,12 @@ pub(crate) struct Proxy {
     extra_ca_pem: Option<String>,
     passthrough_hosts: Vec<String>,
     capture_limit: Option<u64>,
+    /// Bytes of records that may be on disk, and what happens then.
+    spool_limit: Option<u64>,
+    spool_full: String,
+    durable_before_end: bool,
+    /// Bytes of records that are on the worker's disk.
+    spool_bytes: u64,
     revision: i64,
     applied_revision: Option<i64>,
     applied_at: Option<String>,
@@ -63,6 +69,7 @@ impl From<v1::ProxyService> for Proxy {
         let kind = variant(from.kind().as_str_name(), "PROXY_KIND_");
         let status = from.status.unwrap_or_default();
         let capture = from.capture.unwrap_or_default();
+        let spool_full = variant(capture.spool_full().as_str_name(), "SPOOL_FULL_");
         Self {
             id: from.id,
             name: from.name,
@@ -92,6 +99,10 @@ impl From<v1::ProxyService> for Proxy {
             extra_ca_pem: some(capture.extra_ca_pem),
             passthrough_hosts: capture.passthrough_hosts,
             capture_limit: capture.capture_limit,
+            spool_limit: capture.spool_limit_bytes,
+            spool_full,
+            durable_before_end: capture.durable_before_end,
+            spool_bytes: status.spool_bytes,
             revision: from.revision,
             applied_revision: (status.applied_revision != 0).then_some(status.applied_revision),
             applied_at: time(status.applied_at.as_ref()),

@@ -10,7 +10,7 @@ use super::{
     status::Refusal,
     streams::{Answers, Streams},
 };
-use crate::services::Services;
+use crate::services::{Deletion, Services};
 
 /// Serves ProxyServices.
 pub(super) struct Proxies {
@@ -79,10 +79,15 @@ impl ProxyLifecycleService for Proxies {
         &self,
         request: Request<v1::DeleteProxyServiceRequest>,
     ) -> Result<Response<v1::DeleteProxyServiceResponse>, Status> {
-        let v1::DeleteProxyServiceRequest { id, etag, purge } = request.into_inner();
+        let v1::DeleteProxyServiceRequest {
+            id,
+            etag,
+            purge,
+            discard,
+        } = request.into_inner();
         let id = convert::id("id", &id).map_err(Refusal::from)?;
         self.services
-            .delete_proxy(id, &etag, purge)
+            .delete_proxy(id, &etag, Deletion { purge, discard })
             .await
             .map_err(Refusal::from)?;
         Ok(Response::new(v1::DeleteProxyServiceResponse {}))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use proxyplane_record::{Complete, Exchange, Kind, Side};
+use proxyplane_record::{Complete, Exchange, Gap, Kind, Side};
 use uuid::Uuid;
 
 use super::{Source, copy::CopyBuffer, queue::Item, rows};
@@ -36,6 +36,8 @@ pub(super) struct Batch {
     pub(super) days: BTreeSet<Day>,
     /// Items that can be no rows, and why.
     pub(super) refused: Vec<(usize, &'static str)>,
+    /// The gaps among its items.
+    pub(super) lost: Vec<(Source, Gap)>,
     /// The summary rows, while somebody watches.
     live: Option<Vec<ExchangeRow>>,
     /// The last of its rows' positions, once they are placed.
@@ -64,6 +66,7 @@ impl Batch {
             ended: Vec::new(),
             days: BTreeSet::new(),
             refused: Vec::new(),
+            lost: Vec::new(),
             live: None,
             last: None,
         }
@@ -129,18 +132,20 @@ impl Batch {
         self.ended.clear();
         self.days.clear();
         self.refused.clear();
+        self.lost.clear();
     }
 
     /// Moves the cursor of the item's epoch; the last epoch is nearly always the one.
     fn count(&mut self, item: &Item) {
         let (epoch, seq) = (item.source.epoch.0, item.frame.seq.cast_signed());
+        let next_seq = item.frame.next_seq().cast_signed();
         let advance = &mut self.advance;
         if let Some(at) = advance.epochs.iter().rposition(|known| *known == epoch) {
-            advance.next_seq[at] = seq + 1;
+            advance.next_seq[at] = next_seq;
         } else {
             advance.epochs.push(epoch);
             advance.expected.push(seq);
-            advance.next_seq.push(seq + 1);
+            advance.next_seq.push(next_seq);
         }
     }
 
@@ -185,7 +190,10 @@ impl Batch {
                 let id = self.day_of(&message.exchange_id, today)?;
                 rows::message(&mut self.messages, &id, &message);
             }
-            Kind::Gap(gap) => rows::gap(&mut self.gaps, source, &gap),
+            Kind::Gap(gap) => {
+                rows::gap(&mut self.gaps, source, &gap);
+                self.lost.push((source, gap));
+            }
         }
         Ok(())
     }

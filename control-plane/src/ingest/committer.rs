@@ -205,6 +205,11 @@ impl Committer {
         for (epoch, next_seq) in advance.epochs.iter().zip(&advance.next_seq) {
             self.queue.acknowledge(Epoch(*epoch), next_seq.cast_unsigned());
         }
+        for (source, gap) in &self.batch.lost {
+            let (service, epoch) = (source.service_id, source.epoch);
+            let (records, exchanges) = (gap.records, gap.exchanges);
+            warn!(%service, %epoch, records, exchanges, "a worker lost records; the gap is in ingest_gaps");
+        }
         if let Some(position) = self.batch.position() {
             self.hub.stored(position, self.batch.take_live());
         }

@@ -192,7 +192,7 @@ impl Queue {
                     got: frame.seq,
                 });
             }
-            lane.expected += 1;
+            lane.expected = frame.next_seq();
             lane.bytes += frame.payload.len();
             inner.bytes += frame.payload.len();
             inner.records += 1;

@@ -97,6 +97,9 @@ pub(crate) struct Counters {
     pub(crate) panics: u64,
     /// Records made and not yet committed.
     pub(crate) backlog: u64,
+    /// Bytes on its disk, and how many there may be.
+    pub(crate) spool_bytes: u64,
+    pub(crate) spool_limit: u64,
 }
 
 #[derive(Debug)]
@@ -277,6 +280,8 @@ impl Instance {
             bytes_out: stats.bytes_out,
             panics: stats.panics,
             backlog: stats.next_seq.saturating_sub(self.committed.load(Ordering::Relaxed)),
+            spool_bytes: stats.spool_bytes,
+            spool_limit: stats.spool_limit,
         }
     }
 

@@ -49,6 +49,15 @@ pub struct NewProxy {
     pub validate_only: bool,
 }
 
+/// What goes with a service that is deleted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deletion {
+    /// Its traffic.
+    pub purge: bool,
+    /// What its workers recorded and is not stored yet; otherwise that is waited for.
+    pub discard: bool,
+}
+
 /// A service: its configuration and what is observed of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
@@ -87,7 +96,7 @@ impl Services {
         if new.start
             && let Err(error) = self.supervisor.start(row.id).await
         {
-            if let Err(left) = self.supervisor.remove(row.id, None).await {
+            if let Err(left) = self.supervisor.remove(row.id, None, false).await {
                 tracing::warn!(service = %row.id, error = %left, "a proxy that could not be started stays");
             }
             return Err(Error::of(row.id, error));
@@ -113,12 +122,12 @@ impl Services {
         })
     }
 
-    /// Stops a service, then deletes it. Its traffic stays unless `purge`.
+    /// Stops a service, then deletes it.
     ///
     /// Goes on when the caller goes away: traffic of a service that is gone could not be removed any more.
-    pub async fn delete_proxy(&self, id: ServiceId, etag: &str, purge: bool) -> Result<(), Error> {
+    pub async fn delete_proxy(&self, id: ServiceId, etag: &str, how: Deletion) -> Result<(), Error> {
         let (services, etag) = (self.clone(), etag.to_owned());
-        let deletion = async move { services.stop_and_delete(id, &etag, purge).await };
+        let deletion = async move { services.stop_and_delete(id, &etag, how).await };
         // It ends early only with the server.
         self.supervisor
             .spawn(deletion)
@@ -126,7 +135,7 @@ impl Services {
             .unwrap_or(Err(Error::ShuttingDown))
     }
 
-    async fn stop_and_delete(&self, id: ServiceId, etag: &str, purge: bool) -> Result<(), Error> {
+    async fn stop_and_delete(&self, id: ServiceId, etag: &str, how: Deletion) -> Result<(), Error> {
         let row = store::services::get(&self.db, id)
             .await?
             .ok_or_else(|| Error::proxy_not_found(id))?;
@@ -136,11 +145,11 @@ impl Services {
         let of = |error| Error::of(id, error);
         self.supervisor.stop(id, None).await.map_err(of)?;
         self.supervisor
-            .remove(id, check::etag(etag.to_owned()))
+            .remove(id, check::etag(etag.to_owned()), how.discard)
             .await
             .map_err(of)?;
         self.supervisor.announce(id);
-        if purge {
+        if how.purge {
             self.supervisor.records_settled().await;
             let exchanges = store::purge::service(&self.db, id).await?;
             tracing::info!(service = %id, exchanges, "traffic of a deleted proxy removed");

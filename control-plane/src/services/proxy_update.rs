@@ -18,7 +18,7 @@ use crate::{
 /// somebody else changes the service meanwhile.
 const MERGE_ATTEMPTS: usize = 4;
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 13] = [
     "name",
     "host",
     "port",
@@ -29,6 +29,9 @@ const FIELDS: [&str; 10] = [
     "capture.extra_ca_pem",
     "capture.passthrough_hosts",
     "capture.capture_limit",
+    "capture.spool_limit_bytes",
+    "capture.spool_full",
+    "capture.durable_before_end",
 ];
 
 /// A change of a service: of the raw values only what `mask` names is read.
@@ -146,6 +149,15 @@ fn checked(update: &UpdateProxy, current: impl Fn() -> RawCapture) -> Result<Ser
             "capture.capture_limit" => {
                 merged.get_or_insert_with(&current).capture_limit = update.capture.capture_limit;
             }
+            "capture.spool_limit_bytes" => {
+                merged.get_or_insert_with(capture).spool_limit = update.capture.spool_limit;
+            }
+            "capture.spool_full" => {
+                merged.get_or_insert_with(capture).spool_full = update.capture.spool_full;
+            }
+            "capture.durable_before_end" => {
+                merged.get_or_insert_with(capture).durable_before_end = update.capture.durable_before_end;
+            }
             _ => {}
         }
     }
@@ -163,6 +175,9 @@ fn raw(row: &ServiceRow) -> RawCapture {
         extra_ca_pem: row.spec.extra_ca_pem.clone(),
         passthrough_hosts: row.spec.passthrough_hosts.iter().map(ToString::to_string).collect(),
         capture_limit: Some(row.spec.capture_limit),
+        spool_limit: Some(row.spec.spool_limit),
+        spool_full: row.spec.spool_full,
+        durable_before_end: row.spec.durable_before_end,
     }
 }
 

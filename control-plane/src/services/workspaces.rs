@@ -3,7 +3,7 @@
 use proxyplane_spec::{ServiceId, Violation, WorkspaceCode, WorkspaceId, check_description, check_title};
 
 use super::{
-    Error, Services,
+    Deletion, Error, Services,
     check::{self, Checks},
 };
 use crate::store::{
@@ -116,7 +116,7 @@ impl Services {
             let services = self.services_of(id).await?;
             let removals = services
                 .into_iter()
-                .map(|service| self.delete_proxy(service, "", false));
+                .map(|service| self.delete_proxy(service, "", Deletion::default()));
             for removed in futures_util::future::join_all(removals).await {
                 match removed {
                     Ok(()) | Err(Error::NotFound { .. }) => {}

@@ -140,6 +140,23 @@ pub async fn unclosed(db: impl PgExecutor<'_>) -> Result<Vec<Epoch>, StoreError>
     Ok(epochs.into_iter().map(Epoch).collect())
 }
 
+/// Where an instance's records belong: by its cursor, or else by its service.
+pub async fn workspace(
+    db: impl PgExecutor<'_>,
+    epoch: Epoch,
+    service: ServiceId,
+) -> Result<Option<WorkspaceId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        r#"SELECT coalesce((SELECT workspace_id FROM ingest_cursors WHERE epoch = $1),
+                           (SELECT workspace_id FROM services WHERE id = $2)) AS workspace_id"#,
+        epoch.0,
+        service.0,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(id.map(WorkspaceId))
+}
+
 /// Notes which rows were written while their exchange was open.
 pub async fn insert_open(db: &mut PgConnection, exchanges: &[Uuid], epochs: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query!(

@@ -3,7 +3,7 @@
 //! A revision is written in the transaction that makes it the service's present one ([`super::services`]), so what is
 //! in force always has its row here, and what was refused never has one.
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, Violation};
+use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, SpoolFull, Violation, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor};
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::{
     StoreError,
     page::{Cursor, Page, Paged},
-    services::{ServiceChange, ServiceRow},
+    services::{ServiceChange, ServiceRow, parse_spool_full, spool_full},
 };
 
 /// Revisions that are kept of a service: its last ones. Each holds at most 1 MiB of certificates.
@@ -95,6 +95,20 @@ struct Stored {
     passthrough_hosts: Vec<String>,
     #[serde(rename = "capture.capture_limit")]
     capture_limit: u64,
+    #[serde(rename = "capture.spool_limit_bytes", default = "default_spool_limit")]
+    spool_limit: u64,
+    #[serde(rename = "capture.spool_full", default = "default_spool_full")]
+    spool_full: String,
+    #[serde(rename = "capture.durable_before_end", default)]
+    durable_before_end: bool,
+}
+
+fn default_spool_limit() -> u64 {
+    limits::SPOOL_LIMIT_DEFAULT
+}
+
+fn default_spool_full() -> String {
+    spool_full(SpoolFull::default()).to_owned()
 }
 
 impl Stored {
@@ -105,6 +119,9 @@ impl Stored {
             extra_ca_pem,
             passthrough_hosts,
             capture_limit,
+            spool_limit,
+            spool_full: when_full,
+            durable_before_end,
         } = row.spec.clone();
         Self {
             name: row.name.clone(),
@@ -116,6 +133,9 @@ impl Stored {
             extra_ca_pem,
             passthrough_hosts: passthrough_hosts.iter().map(ToString::to_string).collect(),
             capture_limit,
+            spool_limit,
+            spool_full: spool_full(when_full).to_owned(),
+            durable_before_end,
         }
     }
 
@@ -140,6 +160,10 @@ impl TryFrom<Stored> for Configuration {
                 extra_ca_pem: stored.extra_ca_pem,
                 passthrough_hosts: stored.passthrough_hosts,
                 capture_limit: Some(stored.capture_limit),
+                spool_limit: Some(stored.spool_limit),
+                spool_full: parse_spool_full(&stored.spool_full)
+                    .map_err(|error| one(Violation::new("capture.spool_full", error.to_string())))?,
+                durable_before_end: stored.durable_before_end,
             })?,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, WorkspaceId};
+use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, SpoolFull, WorkspaceId};
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
@@ -126,6 +126,9 @@ struct Raw {
     extra_ca_pem: String,
     passthrough_hosts: Vec<String>,
     capture_limit: i64,
+    spool_limit: i64,
+    spool_full: String,
+    durable_before_end: bool,
     revision: i64,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
@@ -140,6 +143,9 @@ impl TryFrom<Raw> for ServiceRow {
             extra_ca_pem: raw.extra_ca_pem,
             passthrough_hosts: raw.passthrough_hosts,
             capture_limit: Some(raw.capture_limit as u64),
+            spool_limit: Some(raw.spool_limit as u64),
+            spool_full: parse_spool_full(&raw.spool_full)?,
+            durable_before_end: raw.durable_before_end,
         })
         .map_err(|violations| StoreError::corrupt("services", format!("{violations:?}")))?;
         Ok(Self {
@@ -169,7 +175,8 @@ macro_rules! whole {
             Raw,
             "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
                     s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
-                    s.capture_limit, s.revision, s.created_at, s.updated_at
+                    s.capture_limit, s.spool_limit, s.spool_full, s.durable_before_end, s.revision, s.created_at,
+                    s.updated_at
              FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id "
                 + $which
             $(, $value)*
@@ -185,8 +192,9 @@ pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRo
     sqlx::query!(
         "WITH service AS (
              INSERT INTO services (id, workspace_id, name, is_verbose, log_out_of_scope, enabled, insecure_upstream,
-                                   extra_ca_pem, passthrough_hosts, capture_limit)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                                   extra_ca_pem, passthrough_hosts, capture_limit, spool_limit, spool_full,
+                                   durable_before_end)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $13, $14, $15)
          ), counter AS (
              INSERT INTO service_counters (service_id) VALUES ($1)
          )
@@ -203,6 +211,9 @@ pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRo
         new.spec.capture_limit as i64,
         new.host.to_string(),
         i32::from(new.port),
+        new.spec.spool_limit as i64,
+        spool_full(new.spec.spool_full),
+        new.spec.durable_before_end,
     )
     .execute(&mut *db)
     .await
@@ -275,7 +286,9 @@ pub async fn update(
              UPDATE services SET name = coalesce($2, name), is_verbose = coalesce($3, is_verbose),
                  log_out_of_scope = coalesce($4, log_out_of_scope), insecure_upstream = coalesce($5, insecure_upstream),
                  extra_ca_pem = coalesce($6, extra_ca_pem), passthrough_hosts = coalesce($7, passthrough_hosts),
-                 capture_limit = coalesce($8, capture_limit), revision = revision + 1, updated_at = now()
+                 capture_limit = coalesce($8, capture_limit), spool_limit = coalesce($11, spool_limit),
+                 spool_full = coalesce($12, spool_full), durable_before_end = coalesce($13, durable_before_end),
+                 revision = revision + 1, updated_at = now()
              WHERE id = $1
          )
          UPDATE listeners SET host = coalesce($9, host), port = coalesce($10, port) WHERE service_id = $1",
@@ -289,6 +302,9 @@ pub async fn update(
         spec.map(|spec| spec.capture_limit as i64),
         change.host.map(|host| host.to_string()),
         change.port.map(i32::from),
+        spec.map(|spec| spec.spool_limit as i64),
+        spec.map(|spec| spool_full(spec.spool_full)),
+        spec.map(|spec| spec.durable_before_end),
     )
     .execute(&mut *db)
     .await
@@ -359,6 +375,22 @@ async fn check_etag(db: &mut PgConnection, id: ServiceId, etag: Option<&str>) ->
         .await?
         .ok_or(StoreError::NotFound)?;
     super::page::check_etag(revision, etag)
+}
+
+/// As the database has it.
+pub(super) fn spool_full(value: SpoolFull) -> &'static str {
+    match value {
+        SpoolFull::DropOldest => "drop_oldest",
+        SpoolFull::Block => "block",
+    }
+}
+
+pub(super) fn parse_spool_full(text: &str) -> Result<SpoolFull, StoreError> {
+    match text {
+        "drop_oldest" => Ok(SpoolFull::DropOldest),
+        "block" => Ok(SpoolFull::Block),
+        other => Err(StoreError::corrupt("services.spool_full", other)),
+    }
 }
 
 fn refused(error: sqlx::Error, name: &str, port: u16) -> StoreError {

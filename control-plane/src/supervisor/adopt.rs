@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use proxyplane_spec::{Epoch, ServiceId};
+use proxyplane_spec::ServiceId;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Shared, Supervisor,
+    Shared, Supervisor, orphans,
     process::Process,
     run_record::{self, RunRecord},
     task::{Command, worker_config},
@@ -84,15 +84,15 @@ impl Supervisor {
             tracing::warn!(%error, "run records of former workers cannot be read");
             Vec::new()
         });
-        let mut epochs = HashSet::new();
         for record in records {
-            if self.adopt_one(&record).await? {
-                epochs.insert(record.epoch);
-            } else if let Err(error) = run_record::remove(&self.shared.options.run_dir, record.service_id) {
+            if !self.adopt_one(&record).await?
+                && let Err(error) = run_record::remove(&self.shared.options.run_dir, record.service_id)
+            {
                 tracing::warn!(service = %record.service_id, %error, "a run record could not be removed");
             }
         }
-        self.close_dead(&epochs).await;
+        // Those that are expected by now go on.
+        orphans::sweep(&self.shared).await;
         Ok(())
     }
 
@@ -143,21 +143,6 @@ impl Supervisor {
         };
         // Before anybody can ask anything of the service: nobody else knows the task yet.
         let _ = handle.commands.send(Command::Adopt(Box::new(adoptee))).await;
-    }
-
-    /// Closes what instances left open that are gone, also those whose records are. Comes before the first worker of our
-    /// own, and leaves alone those that are to be adopted: their records go on.
-    ///
-    /// An instance that is gone may have left a spool behind. What drains it belongs here, before its epoch is closed.
-    async fn close_dead(&self, adopting: &HashSet<Epoch>) {
-        match store::ingest::unclosed(&self.shared.db).await {
-            Ok(epochs) => {
-                for epoch in epochs.into_iter().filter(|epoch| !adopting.contains(epoch)) {
-                    self.shared.ingest.close_epoch(epoch).await;
-                }
-            }
-            Err(error) => tracing::warn!(?error, "what former workers left open cannot be read"),
-        }
     }
 }
 

@@ -63,6 +63,7 @@ mod tests {
             nonce: "00".repeat(32),
             service_id: ServiceId::new(),
             link: "/run/link.sock".into(),
+            spool: None,
             listeners: listeners.addresses(),
             account: None,
             spool: None,

@@ -50,6 +50,8 @@ impl Observed {
             bytes_in: total.bytes_in,
             bytes_out: total.bytes_out,
             backlog: counters.backlog,
+            spool_bytes: counters.spool_bytes,
+            spool_limit: counters.spool_limit,
             applied_revision: self.applied.map_or(0, |(revision, _)| revision),
             applied_at: self.applied.map(|(_, at)| at),
             rejected_at: self.rejected_at,

@@ -48,6 +48,10 @@ pub struct ServiceStatus {
     pub bytes_out: u64,
     /// Records the worker has made that are not yet committed.
     pub backlog: u64,
+    /// Bytes of them on disk.
+    pub spool_bytes: u64,
+    /// Bytes that may be there.
+    pub spool_limit: u64,
     /// Revision in force in the worker; 0 without one.
     pub applied_revision: i64,
     /// When it came into force.

@@ -25,6 +25,7 @@ use super::{
     listeners::{BindError, Listeners},
     logs::LogFile,
     observed::{Observed, add},
+    orphans,
     process::Process,
     refuse::Refuser,
     run_record,
@@ -59,6 +60,7 @@ pub(super) enum Command {
     },
     Remove {
         etag: Option<String>,
+        discard: bool,
         answer: Answer,
     },
     /// `settled` is dropped once the start has come to an end or to waiting.
@@ -271,7 +273,13 @@ impl Task {
         if let Err(error) = run_record::remove(&self.shared.options.run_dir, self.id) {
             tracing::warn!(service = %self.id, %error, "a run record could not be removed");
         }
-        self.retiring = Some(self.shared.tracker.spawn(worker.link.retire()));
+        self.retire(worker.link);
+    }
+
+    /// A worker's records are read to their end, also those that are in its spool only; then what it left open is closed.
+    fn retire(&mut self, link: WorkerLink) {
+        let settled = orphans::settle(&self.shared, link.source(), link);
+        self.retiring = Some(self.shared.tracker.spawn(settled));
     }
 
     /// Takes an event through the table and carries out what follows, and what follows from that.

@@ -4,12 +4,15 @@
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 
-use crate::Record;
+use crate::{Gap, Kind, Record};
 
 /// Bytes before a frame's payload.
 pub const HEADER: usize = 16;
 /// Longest payload that is written or accepted.
 pub const PAYLOAD_MAX: usize = 2 * 1024 * 1024;
+
+/// First byte of every encoded [`Gap`] record: its tag and wire type.
+const GAP: u8 = 6 << 3 | 2;
 
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +44,23 @@ impl Frame {
     /// Decodes the payload; its byte fields share the frame's memory.
     pub fn record(&self) -> Result<Record, FrameError> {
         Record::decode(self.payload.clone()).map_err(|_| FrameError::Payload)
+    }
+
+    /// Sequence number of the frame that follows: one more, except that a [`Gap`] stands for every record it counts.
+    pub fn next_seq(&self) -> u64 {
+        let skipped = self.gap().map_or(1, |gap| gap.records.max(1));
+        self.seq.saturating_add(skipped).min(i64::MAX as u64)
+    }
+
+    /// The gap, if it is one.
+    pub fn gap(&self) -> Option<Gap> {
+        if self.payload.first() != Some(&GAP) {
+            return None;
+        }
+        match self.record().ok()?.kind? {
+            Kind::Gap(gap) => Some(gap),
+            _ => None,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a worker records of the traffic it carries, and how records are framed.
 //!
 //! A [`Record`] is the unit that is captured, sent over the worker link, committed and acknowledged. The same bytes
-//! serve as frames of a batch on the link and as entries of a spool segment (see [`frame`]): a batch is a run of
-//! frames, never re-encoded on its way.
+//! serve as frames of a batch on the link and as entries of a spool segment (see [`frame`] and [`segment`]): a batch is
+//! a run of frames, never re-encoded on its way.
 //!
 //! An exchange becomes either one [`Complete`], when it is over within two seconds and its bodies fit into
 //! [`INLINE_BODY_MAX`], or a `Head` while it is open, [`BodyChunk`]s as bytes pass, and an `End` that repeats every
@@ -14,6 +14,7 @@
 
 pub mod exchange;
 pub mod frame;
+pub mod segment;
 
 use bytes::Bytes;
 pub use exchange::{
@@ -128,7 +129,7 @@ pub struct WsMessage {
 }
 
 /// Records that were lost, exactly counted.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Gap {
     /// First sequence number that is missing.
     #[prost(uint64, tag = "1")]

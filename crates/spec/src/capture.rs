@@ -2,6 +2,16 @@
 
 use crate::{HostPattern, Violation, limits};
 
+/// What happens when a service's spool is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpoolFull {
+    /// The oldest records are dropped and counted as a gap.
+    #[default]
+    DropOldest,
+    /// New exchanges wait.
+    Block,
+}
+
 /// Unchecked values, as they come from the API or the link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawCapture {
@@ -13,6 +23,12 @@ pub struct RawCapture {
     pub passthrough_hosts: Vec<String>,
     /// `None` means [`limits::CAPTURE_LIMIT_DEFAULT`].
     pub capture_limit: Option<u64>,
+    /// `None` means [`limits::SPOOL_LIMIT_DEFAULT`].
+    pub spool_limit: Option<u64>,
+    /// What happens when the spool is full.
+    pub spool_full: SpoolFull,
+    /// Hold each answer's end until its record is on disk.
+    pub durable_before_end: bool,
 }
 
 /// Checked values.
@@ -26,6 +42,12 @@ pub struct CaptureSpec {
     pub passthrough_hosts: Vec<HostPattern>,
     /// Captured bytes per body and direction.
     pub capture_limit: u64,
+    /// Bytes of records on disk that are not committed.
+    pub spool_limit: u64,
+    /// What happens when there are that many.
+    pub spool_full: SpoolFull,
+    /// Hold each answer's end until its record is on disk.
+    pub durable_before_end: bool,
 }
 
 impl Default for CaptureSpec {
@@ -35,6 +57,9 @@ impl Default for CaptureSpec {
             extra_ca_pem: String::new(),
             passthrough_hosts: Vec::new(),
             capture_limit: limits::CAPTURE_LIMIT_DEFAULT,
+            spool_limit: limits::SPOOL_LIMIT_DEFAULT,
+            spool_full: SpoolFull::default(),
+            durable_before_end: false,
         }
     }
 }
@@ -81,6 +106,13 @@ impl CaptureSpec {
                 "must be at most 4294967296 (4 GiB)",
             ));
         }
+        let spool_limit = raw.spool_limit.unwrap_or(limits::SPOOL_LIMIT_DEFAULT);
+        if !(limits::SPOOL_LIMIT_MIN..=limits::SPOOL_LIMIT_MAX).contains(&spool_limit) {
+            violations.push(Violation::new(
+                "capture.spool_limit_bytes",
+                "must be between 1048576 (1 MiB) and 1099511627776 (1 TiB)",
+            ));
+        }
         if violations.is_empty() {
             let insecure_upstream = raw.insecure_upstream;
             Ok(Self {
@@ -88,6 +120,9 @@ impl CaptureSpec {
                 extra_ca_pem: pem.to_owned(),
                 passthrough_hosts: hosts,
                 capture_limit,
+                spool_limit,
+                spool_full: raw.spool_full,
+                durable_before_end: raw.durable_before_end,
             })
         } else {
             Err(violations)
@@ -115,6 +150,7 @@ mod tests {
             extra_ca_pem: "garbage".into(),
             passthrough_hosts: vec!["ok.example".into(), "not ok".into()],
             capture_limit: Some(u64::MAX),
+            spool_limit: Some(0),
             ..RawCapture::default()
         };
         let fields: Vec<_> = CaptureSpec::parse(&raw)
@@ -127,7 +163,8 @@ mod tests {
             [
                 "capture.extra_ca_pem",
                 "capture.passthrough_hosts[1]",
-                "capture.capture_limit"
+                "capture.capture_limit",
+                "capture.spool_limit_bytes"
             ]
         );
     }

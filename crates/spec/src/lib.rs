@@ -13,7 +13,7 @@ mod names;
 pub mod reasons;
 mod sandbox;
 
-pub use capture::{CaptureSpec, RawCapture};
+pub use capture::{CaptureSpec, RawCapture, SpoolFull};
 pub use handoff::{HANDOFF_SOCKET, HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
 pub use ids::{Epoch, EventId, ExchangeId, ServiceId, WorkspaceId};

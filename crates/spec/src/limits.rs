@@ -34,8 +34,15 @@ pub const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 /// Bytes read from one side before the other must take them.
 pub const COPY_BUFFER: usize = 64 * 1024;
 
-/// Records a worker keeps that are not yet committed, in bytes. When it is full, new exchanges wait.
+/// Records a worker keeps in memory that are neither in its spool nor committed, in bytes. When it is full, new
+/// exchanges wait.
 pub const RECORD_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Records a worker keeps on disk that are not yet committed, in bytes, unless a service says otherwise.
+pub const SPOOL_LIMIT_DEFAULT: u64 = 1024 * 1024 * 1024;
+/// Smallest spool that may be asked for.
+pub const SPOOL_LIMIT_MIN: u64 = 1024 * 1024;
+/// Largest.
+pub const SPOOL_LIMIT_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 /// Records on their way to the control plane without an acknowledgement, in bytes.
 pub const RECORD_WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Most bytes of one batch of records.

@@ -56,6 +56,11 @@ impl Block {
         self.map.len() - self.filled
     }
 
+    /// The bytes from `start` on.
+    pub(super) fn since(&self, start: usize) -> &[u8] {
+        &self.map[start..self.filled]
+    }
+
     /// The next `size` bytes, to be written over; there must be room for them.
     pub(super) fn extend(&mut self, size: usize) -> &mut [u8] {
         let added = Range {

@@ -12,6 +12,8 @@ pub(super) struct Body {
     held: Vec<u8>,
     /// Position of the first held byte in the captured body.
     offset: u64,
+    /// Is it kept? Decided when it begins.
+    kept: Option<bool>,
 }
 
 impl Body {
@@ -20,11 +22,17 @@ impl Body {
             side,
             held: Vec::new(),
             offset: 0,
+            kept: None,
         }
     }
 
     pub(super) fn side(&self) -> Side {
         self.side
+    }
+
+    /// Is there room for it, or was there when it began?
+    pub(super) fn is_kept(&mut self, room: impl FnOnce() -> bool) -> bool {
+        *self.kept.get_or_insert_with(room)
     }
 
     /// How many bytes are held.

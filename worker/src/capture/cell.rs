@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use proxyplane_record::{BodyChunk, Complete, Exchange, ExchangeState, INLINE_BODY_MAX, Kind, Record, Side, frame};
+use proxyplane_record::{
+    BodyChunk, Complete, Exchange, ExchangeState, Flags, INLINE_BODY_MAX, Kind, Record, Side, frame,
+};
 
 use super::{Capture, Start, body::Body, lock};
 
@@ -130,7 +132,14 @@ impl Cell {
         if state.finished {
             return false;
         }
-        let kept = state.admit(side, data.len(), self.limit);
+        let queue = &self.capture.queue;
+        let limit = if state.body(side).is_kept(|| !queue.is_scarce()) {
+            self.limit
+        } else {
+            state.exchange.flags |= Flags::SPOOL_TRUNCATED;
+            0
+        };
+        let kept = state.admit(side, data.len(), limit);
         if kept == 0 {
             return false;
         }

@@ -1,119 +1,114 @@
 //! Records between the recorders and the control plane: encoded once, in order, kept until they are committed.
 //!
-//! `put` appends a frame to the open batch under a short lock. The link's sender takes batches; they stay here until
-//! the control plane acknowledges them, and are sent again on a new connection.
+//! `put` appends a frame to the open batch under a short lock. With a spool, its writer takes what is new to disk, and
+//! the link's sender takes batches that are there; without one, or while the disk takes nothing, batches go straight
+//! to the sender. They stay here until the control plane acknowledges them, and are sent again on a new connection.
+//! What is on disk and too far from being sent is not kept in memory: the sender has it read back when its turn comes.
+
+mod batch;
+mod state;
 
 use std::{
-    collections::VecDeque,
     sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use bytes::Bytes;
-use proxyplane_record::{Kind, Record, frame};
-use proxyplane_spec::limits;
+use proxyplane_record::{Kind, Record, frame, segment::Counts};
+use proxyplane_spec::{SpoolFull, limits};
 use tokio::sync::Notify;
 
-use super::{
-    block::{Block, Blocks},
-    lock,
+use self::state::{Mode, Next, State};
+pub(crate) use self::{
+    batch::Batch,
+    state::{AckError, Sender},
 };
+use super::{lock, spool::Spool};
+use crate::service::QueueStats;
 
 /// Captured bodies and messages in the queue, in bytes; above it their exchanges wait, so that one large transfer
 /// does not take the whole queue from the small ones.
 const BULK_MAX: usize = 16 * 1024 * 1024;
-/// With this many batches unacknowledged, one is being committed and one is waiting for it: the next gathers records
-/// until an acknowledgement comes, it has [`WORTH_SENDING`], or [`PATIENCE`] is over.
-const BATCHES_IN_FLIGHT: usize = 2;
-/// A batch of this size is sent whatever is in flight (the window permitting).
-const WORTH_SENDING: usize = 64 * 1024;
 /// Keeps live views fresh while commits are slow.
 const PATIENCE: Duration = Duration::from_millis(20);
-
-/// Consecutive frames.
-#[derive(Clone, Debug)]
-pub(crate) struct Batch {
-    /// Sequence number of the first frame.
-    pub(crate) first: u64,
-    /// Sequence number after the last frame.
-    pub(crate) next: u64,
-    /// The frames, as they go over the link.
-    pub(crate) frames: Bytes,
-    bulk: usize,
-}
-
-/// An acknowledgement that does not fit what was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("acknowledged up to {acked}, but the queue holds {oldest} to {newest}")]
-pub(crate) struct AckError {
-    acked: u64,
-    oldest: u64,
-    newest: u64,
-}
-
-/// The connection that sends now; an earlier one that lingers gets nothing more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sender(u64);
 
 /// The queue of one worker.
 pub(crate) struct Queue {
     state: Mutex<State>,
     limit: usize,
-    /// Bytes of all frames here, and of those that are bulk; written under the lock, read without.
+    spool: Option<Arc<Spool>>,
+    /// Bytes of all frames that are only here, and of those that are bulk; written under the lock, read without.
     bytes: AtomicUsize,
     bulk: AtomicUsize,
-    /// Something was acknowledged.
+    /// The disk takes nothing.
+    failing: AtomicBool,
+    /// Something was acknowledged, written or deleted.
     freed: Notify,
     /// There may be something to send.
     ready: Notify,
+    /// There is something to write.
+    unsaved: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    sender: Sender,
-    next_seq: u64,
-    blocks: Blocks,
-    open: Option<Block>,
-    open_first: u64,
-    open_bulk: usize,
-    /// Closed batches; the first `sent` of them are on their way.
-    batches: VecDeque<Batch>,
-    sent: usize,
-    sent_bytes: usize,
-    /// The sender sleeps until the open batch has this many bytes.
-    wake_at: Option<usize>,
-}
-
-/// What the sender is to do next.
-enum Next {
-    Send(Batch),
-    /// Wait to be woken.
-    Wait,
-    /// Wait to be woken, but not for long.
-    Gather,
-    /// Another connection sends.
-    Replaced,
+/// Consecutive frames for the spool's writer, without those that were written before.
+#[derive(Debug)]
+pub(super) struct Take {
+    /// Sequence number of the first frame.
+    pub(super) first: u64,
+    /// Sequence number after the last.
+    pub(super) next: u64,
+    /// Bytes of captured bodies and messages among them.
+    pub(super) bulk: usize,
+    /// What the records come to.
+    pub(super) counts: Counts,
+    /// The frames, if they are of a batch that is closed; those of the open one were copied.
+    pub(super) closed: Option<bytes::Bytes>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self::with_limit(limits::RECORD_QUEUE_BYTES)
+        Self::new(limits::RECORD_QUEUE_BYTES, State::default(), None)
     }
 }
 
 impl Queue {
-    fn with_limit(limit: usize) -> Self {
+    fn new(limit: usize, state: State, spool: Option<Arc<Spool>>) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             limit,
+            spool,
             bytes: AtomicUsize::new(0),
             bulk: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
             freed: Notify::new(),
             ready: Notify::new(),
+            unsaved: Condvar::new(),
         }
+    }
+
+    /// A queue whose records are in `spool` before they are sent.
+    pub(super) fn spooling(spool: Arc<Spool>) -> Self {
+        Self::new(limits::RECORD_QUEUE_BYTES, State::spooling(spool.limit()), Some(spool))
+    }
+
+    /// A queue of what an instance that is gone has left in `spool`: records `first` to (not with) `next`.
+    pub(crate) fn recovered(spool: Arc<Spool>, first: u64, next: u64) -> Self {
+        Self::new(limits::RECORD_QUEUE_BYTES, State::recovered(first, next), Some(spool))
+    }
+
+    /// What the service's configuration says of the spool.
+    pub(super) fn configure(&self, limit: u64, full: SpoolFull) {
+        if let Some(spool) = &self.spool {
+            spool.configure(limit, full);
+            lock(&self.state).fit(limit);
+            self.freed.notify_waiters();
+        }
+    }
+
+    pub(crate) fn spool(&self) -> Option<&Arc<Spool>> {
+        self.spool.as_ref()
     }
 
     /// Appends `record`. Never waits: who makes records waits for [`Queue::room`] first.
@@ -126,9 +121,13 @@ impl Queue {
         if is_bulk {
             self.bulk.fetch_add(taken, Relaxed);
         }
-        if state.wake_at.is_some_and(|at| state.unsent() >= at) {
-            state.wake_at = None;
-            drop(state);
+        let writes = std::mem::take(&mut state.writer_waits);
+        let sends = state.wakes_sender();
+        drop(state);
+        if writes {
+            self.unsaved.notify_one();
+        }
+        if sends {
             self.ready.notify_one();
         }
     }
@@ -138,9 +137,33 @@ impl Queue {
         lock(&self.state).next_seq
     }
 
+    /// What is reported of it.
+    pub(crate) fn stats(&self) -> QueueStats {
+        QueueStats {
+            next_seq: self.next_seq(),
+            spool_bytes: self.spool.as_ref().map_or(0, |spool| spool.bytes()),
+            spool_limit: self.spool.as_ref().map_or(0, |spool| spool.limit()),
+        }
+    }
+
+    /// Below this everything is committed.
+    pub(super) fn acked(&self) -> u64 {
+        lock(&self.state).acked
+    }
+
     /// May another exchange begin?
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes.load(Relaxed) < self.limit
+        let blocked = self
+            .spool
+            .as_ref()
+            .is_some_and(|spool| spool.blocks_when_full() && spool.is_full());
+        self.bytes.load(Relaxed) < self.limit && !blocked
+    }
+
+    /// Is there so little room on disk that new bodies are not to be kept?
+    pub(crate) fn is_scarce(&self) -> bool {
+        let Some(spool) = &self.spool else { return false };
+        spool.is_scarce() || self.failing.load(Relaxed)
     }
 
     /// Waits until another exchange may begin.
@@ -156,7 +179,20 @@ impl Queue {
 
     /// Waits until everything is acknowledged.
     pub(crate) async fn empty(&self) {
-        self.wait_until(|queue| queue.bytes.load(Relaxed) == 0).await;
+        self.wait_until(Self::is_empty).await;
+    }
+
+    /// Is everything acknowledged?
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = lock(&self.state);
+        state.acked >= state.next_seq
+    }
+
+    /// Waits until everything that was put so far is on disk, or committed.
+    pub(crate) async fn settled(&self) {
+        let next_seq = self.next_seq();
+        self.wait_until(|queue| lock(&queue.state).is_settled_to(next_seq))
+            .await;
     }
 
     async fn wait_until(&self, done: impl Fn(&Self) -> bool) {
@@ -172,6 +208,11 @@ impl Queue {
         }
     }
 
+    /// Whoever waits for room looks again.
+    pub(super) fn freed(&self) {
+        self.freed.notify_waiters();
+    }
+
     /// Waits for the next batch to send. It stays here until [`Queue::ack`]. `None` once a newer connection sends.
     pub(crate) async fn next(&self, sender: Sender) -> Option<Batch> {
         let mut hurry = false;
@@ -182,6 +223,7 @@ impl Queue {
                 Next::Send(batch) => return Some(batch),
                 Next::Wait => self.ready.notified().await,
                 Next::Gather => hurry = tokio::time::timeout(PATIENCE, self.ready.notified()).await.is_err(),
+                Next::Read { from, to } => self.read_back(sender, from, to).await,
                 Next::Replaced => {
                     // It may have taken the wake-up that was meant for its successor.
                     self.ready.notify_one();
@@ -189,6 +231,14 @@ impl Queue {
                 }
             }
         }
+    }
+
+    async fn read_back(&self, sender: Sender, from: u64, to: u64) {
+        let Some(spool) = self.spool.clone() else { return };
+        let read = tokio::task::spawn_blocking(move || spool.read(from, to)).await;
+        // It does not panic, and is not cancelled while the runtime lives.
+        let runs = read.unwrap_or_default();
+        lock(&self.state).read_back(sender, runs);
     }
 
     /// Everything below `next_seq` is committed.
@@ -200,142 +250,108 @@ impl Queue {
             self.ready.notify_one();
         }
         drop(state);
-        self.freed.notify_waiters();
+        self.committed(next_seq);
         Ok(())
     }
 
     /// A new connection was told to resume at `next_seq`: what is not committed is sent again, by it alone.
     pub(crate) fn resume(&self, next_seq: u64) -> Result<Sender, AckError> {
         let mut state = lock(&self.state);
+        let next_seq = state.within(next_seq);
         state.check(next_seq)?;
+        state.put_back(next_seq);
         self.drop_below(&mut state, next_seq);
-        if let Some(front) = state.batches.front_mut() {
-            let cut = front.cut_below(next_seq);
-            self.bytes.fetch_sub(cut, Relaxed);
-        }
-        state.sent = 0;
-        state.sent_bytes = 0;
+        let cut = state.cut_front(next_seq);
+        self.bytes.fetch_sub(cut, Relaxed);
         state.sender.0 += 1;
         let sender = state.sender;
         drop(state);
         self.ready.notify_waiters();
-        self.freed.notify_waiters();
+        self.committed(next_seq);
         Ok(sender)
     }
 
+    fn committed(&self, next_seq: u64) {
+        if let Some(spool) = &self.spool {
+            spool.committed(next_seq);
+        }
+        self.freed.notify_waiters();
+    }
+
     fn drop_below(&self, state: &mut MutexGuard<'_, State>, next_seq: u64) {
-        while state.batches.front().is_some_and(|batch| batch.next <= next_seq)
-            && let Some(batch) = state.batches.pop_front()
-        {
-            self.bytes.fetch_sub(batch.frames.len(), Relaxed);
+        while let Some(batch) = state.pop_below(next_seq) {
+            self.bytes.fetch_sub(batch.unsaved(), Relaxed);
             self.bulk.fetch_sub(batch.bulk, Relaxed);
-            if state.sent > 0 {
-                state.sent -= 1;
-                state.sent_bytes = state.sent_bytes.saturating_sub(batch.frames.len());
+        }
+        state.acked = next_seq;
+    }
+
+    /// Waits for frames to write; those of the open batch are copied into `copy`. `None` once the queue is closed and
+    /// everything is written.
+    pub(super) fn take_unsaved(&self, copy: &mut Vec<u8>) -> Option<Take> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(take) = state.take_unsaved(copy) {
+                return Some(take);
             }
-        }
-        if state.batches.is_empty() {
-            state.batches.shrink_to(64);
-        }
-    }
-}
-
-impl State {
-    fn append(&mut self, record: &Record, size: usize, is_bulk: bool) {
-        if self.open.as_ref().is_some_and(|open| open.room() < size) {
-            self.close();
-        }
-        if self.open.is_none() {
-            self.open_first = self.next_seq;
-        }
-        let open = self.open.get_or_insert_with(|| self.blocks.block(size));
-        frame::write(open.extend(size), self.next_seq, record);
-        self.next_seq += 1;
-        if is_bulk {
-            self.open_bulk += size;
+            if state.closing {
+                return None;
+            }
+            state.writer_waits = true;
+            state = self.unsaved.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Closes the open batch, if there is one.
-    fn close(&mut self) {
-        if let Some(open) = self.open.take() {
-            let frames = open.freeze(&self.blocks);
-            let bulk = std::mem::take(&mut self.open_bulk);
-            self.batches.push_back(Batch {
-                first: self.open_first,
-                next: self.next_seq,
-                frames,
-                bulk,
-            });
+    /// What was taken, `len` bytes, is written.
+    pub(super) fn saved(&self, take: &Take, len: usize) {
+        let mut state = lock(&self.state);
+        let was_failing = state.mode == Mode::Failing;
+        state.mode = Mode::Spooling;
+        let bytes = state.saved(take, len);
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.bulk.fetch_sub(take.bulk, Relaxed);
+        let sends = state.wakes_sender();
+        drop(state);
+        if sends {
+            self.ready.notify_one();
         }
+        if was_failing {
+            self.failing.store(false, Relaxed);
+        }
+        self.freed.notify_waiters();
     }
 
-    fn gathered(&self) -> usize {
-        self.open.as_ref().map_or(0, Block::len)
+    /// What was taken cannot be written: until something can, records are sent from memory. Waits before the next
+    /// attempt; false if the queue was closed meanwhile.
+    pub(super) fn not_saved(&self, take: &Take, pause: Duration) -> bool {
+        let mut state = lock(&self.state);
+        state.mode = Mode::Failing;
+        let gone = state.give_back(take);
+        self.bulk.fetch_sub(gone, Relaxed);
+        self.failing.store(true, Relaxed);
+        let sends = state.wakes_sender();
+        if sends {
+            self.ready.notify_one();
+        }
+        if !state.closing {
+            let waited = self.unsaved.wait_timeout_while(state, pause, |state| !state.closing);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        !state.closing
     }
 
-    fn unsent(&self) -> usize {
-        if self.sent < self.batches.len() {
-            usize::MAX
-        } else {
-            self.gathered()
-        }
+    /// Asks `choose` with the first and the last record (not with it) of those that are on disk only and not about to be
+    /// sent; nothing of that changes meanwhile.
+    pub(super) fn with_waiting<T>(&self, choose: impl FnOnce(u64, u64) -> Option<T>) -> Option<T> {
+        let state = lock(&self.state);
+        let stored = state.stored.as_ref()?;
+        choose(stored.start, stored.end)
     }
 
-    fn next(&mut self, sender: Sender, hurry: bool) -> Next {
-        if sender != self.sender {
-            return Next::Replaced;
-        }
-        self.wake_at = None;
-        let closed = self.sent < self.batches.len();
-        let few_in_flight = self.sent < BATCHES_IN_FLIGHT;
-        if !closed && (hurry || few_in_flight || self.gathered() >= WORTH_SENDING) {
-            self.close();
-        }
-        let Some(batch) = self.batches.get(self.sent) else {
-            let gathering = self.open.is_some();
-            self.wake_at = Some(if gathering { WORTH_SENDING } else { 1 });
-            return if gathering { Next::Gather } else { Next::Wait };
-        };
-        if self.sent_bytes > 0 && self.sent_bytes + batch.frames.len() > limits::RECORD_WINDOW_BYTES {
-            // Only an acknowledgement makes room.
-            self.wake_at = Some(usize::MAX);
-            return Next::Wait;
-        }
-        let batch = batch.clone();
-        self.sent += 1;
-        self.sent_bytes += batch.frames.len();
-        Next::Send(batch)
-    }
-
-    fn check(&self, acked: u64) -> Result<(), AckError> {
-        let oldest = self.batches.front().map_or(self.open_start(), |batch| batch.first);
-        let newest = self.open_start();
-        if (oldest..=newest).contains(&acked) {
-            Ok(())
-        } else {
-            Err(AckError { acked, oldest, newest })
-        }
-    }
-
-    /// Sequence number after the last closed batch.
-    fn open_start(&self) -> u64 {
-        if self.open.is_some() {
-            self.open_first
-        } else {
-            self.next_seq
-        }
-    }
-}
-
-impl Batch {
-    /// Cuts the frames below `next_seq` off and returns how many bytes that were.
-    fn cut_below(&mut self, next_seq: u64) -> usize {
-        let before = self.frames.len();
-        while self.first < next_seq && matches!(frame::take(&mut self.frames), Ok(Some(_))) {
-            self.first += 1;
-        }
-        before - self.frames.len()
+    /// No more records come: the spool's threads end once everything is written.
+    pub(super) fn close(&self) {
+        lock(&self.state).closing = true;
+        self.unsaved.notify_one();
     }
 }
 

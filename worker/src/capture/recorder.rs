@@ -1,9 +1,9 @@
 //! The recorder of one exchange.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
-use proxyplane_record::{Exchange, ExchangeKind, Kind, Side, WsMessage, error_code};
+use proxyplane_record::{Exchange, ExchangeKind, Flags, Kind, Side, WsMessage, error_code};
 
 use super::{Capture, Start, cell::Cell, lock};
 
@@ -95,6 +95,11 @@ impl Recorder {
     /// is full.
     pub async fn ws_message(&self, mut message: WsMessage) {
         message.exchange_id = self.cell.id.clone();
+        if self.cell.capture.queue.is_scarce() && !message.payload.is_empty() {
+            message.payload = Bytes::new();
+            message.truncated = true;
+            self.with(|exchange| exchange.flags |= Flags::SPOOL_TRUNCATED);
+        }
         self.cell.put(Kind::WsMessage(message));
         self.cell.capture.queue.room_for_bulk().await;
     }
@@ -114,6 +119,20 @@ impl Recorder {
     /// The exchange is over. Later calls of any method change nothing that is recorded.
     pub fn finish(&self) {
         self.cell.finish(&mut lock(&self.cell.state));
+    }
+
+    /// The answer is about to end. For a service that is `durable_before_end`, the record ends here, and this waits until
+    /// it is on disk, or committed; what comes after it is not recorded.
+    pub async fn before_end(&self) {
+        if self.is_durable() {
+            self.finish();
+            self.cell.capture.queue.settled().await;
+        }
+    }
+
+    /// Is the record to be on disk before the answer ends?
+    pub fn is_durable(&self) -> bool {
+        self.cell.capture.durable.load(Relaxed)
     }
 
     async fn data(&self, side: Side, data: &[u8]) {

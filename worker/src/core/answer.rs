@@ -90,6 +90,7 @@ impl<C: Downstream> Session<C> {
         recorder.first_byte();
         recorder.response_data(&answer.body).await;
         recorder.finish();
+        recorder.before_end().await;
         let whole = [&head[..], &answer.body[..]].concat();
         if self.client.io.write_all(&whole).await.is_ok() {
             self.linger().await;

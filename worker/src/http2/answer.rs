@@ -33,6 +33,7 @@ pub(super) async fn error(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     recorder.response_data(&page.body).await;
+    recorder.before_end().await;
     // A client that is gone needs no answer.
     if let Ok(mut stream) = respond.send_response(response, page.body.is_empty()) {
         let _ = pump::send(&mut stream, page.body, true).await;

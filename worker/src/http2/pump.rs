@@ -54,6 +54,11 @@ pub(super) async fn pass(
     // END_STREAM goes where it came, not into a frame of its own.
     let last = from.is_end_stream();
     let copy = data.clone();
+    if last && body == Body::Response && recorder.is_durable() {
+        recorder.response_data(&copy).await;
+        recorder.before_end().await;
+        return send(to, data, true).await.map(|()| true).map_err(Failed::To);
+    }
     send(to, data, last).await.map_err(Failed::To)?;
     // The sender gets its window back only now that the receiver has taken the bytes. It fails only for a stream that
     // has ended, which has no window to mind.
@@ -69,6 +74,9 @@ pub(super) async fn pass(
 async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recorder, body: Body) -> Result<(), Failed> {
     let trailers = from.trailers().await.map_err(|error| Failed::From(error.into()))?;
     let Some(trailers) = trailers else {
+        if body == Body::Response {
+            recorder.before_end().await;
+        }
         return send(to, Bytes::new(), true).await.map_err(Failed::To);
     };
     let lines = head::field_lines(&trailers);
@@ -76,6 +84,9 @@ async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recor
         Body::Request => exchange.request_trailers = lines,
         Body::Response => exchange.response_trailers = lines,
     });
+    if body == Body::Response {
+        recorder.before_end().await;
+    }
     to.send_trailers(trailers)
         .map_err(|_| Failed::To(Cause::stream_closed()))
 }

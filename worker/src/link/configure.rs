@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use proxyplane_proto::worker as wire;
-use proxyplane_spec::{CaptureSpec, RawCapture, Violation};
+use proxyplane_spec::{CaptureSpec, RawCapture, SpoolFull, Violation};
 
 use super::FEATURES;
 use crate::{
@@ -23,11 +23,19 @@ pub(super) fn build(config: wire::WorkerConfig, authority: Arc<Authority>) -> Re
     }
     let control_addresses = addresses(&config.control_addresses).map_err(|violation| vec![violation])?;
     let capture = config.capture.unwrap_or_default();
+    let spool_full = match capture.spool_full() {
+        wire::SpoolFull::Block => SpoolFull::Block,
+        wire::SpoolFull::Unspecified | wire::SpoolFull::DropOldest => SpoolFull::DropOldest,
+    };
     let spec = CaptureSpec::parse(&RawCapture {
         insecure_upstream: capture.insecure_upstream,
         extra_ca_pem: capture.extra_ca_pem,
         passthrough_hosts: capture.passthrough_hosts,
         capture_limit: Some(capture.capture_limit),
+        // A control plane of the release before says nothing of a spool.
+        spool_limit: (capture.spool_limit_bytes > 0).then_some(capture.spool_limit_bytes),
+        spool_full,
+        durable_before_end: capture.durable_before_end,
     })?;
     let tls = Tls::build(&spec, authority)?;
     let (revision, name, verbose) = (config.revision, config.service_name, config.verbose);

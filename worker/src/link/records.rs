@@ -1,6 +1,6 @@
 //! Records to the control plane: batches from the queue up, acknowledgements down.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -9,11 +9,11 @@ use proxyplane_spec::limits;
 use tokio::sync::oneshot;
 
 use super::Link;
-use crate::capture::{AckError, Capture, Sender};
+use crate::capture::{AckError, Queue, Sender};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(crate) enum Ended {
     #[error("cannot reach the control plane: {0}")]
     Dial(#[from] tonic::transport::Error),
     #[error("{}", .0.message())]
@@ -25,11 +25,11 @@ enum Ended {
 }
 
 /// Runs until it is dropped.
-pub(crate) async fn run(link: Arc<Link>, capture: Arc<Capture>) {
+pub(crate) async fn run(link: Arc<Link>, queue: Arc<Queue>) {
     let mut told = false;
     loop {
         let mut connected = false;
-        let Err(ended) = carry(&link, &capture, &mut connected).await;
+        let Err(ended) = carry(&link, &queue, &mut connected).await;
         if connected || !std::mem::replace(&mut told, true) {
             told = !connected;
             tracing::warn!(reason = %ended, "records cannot be sent; they are kept until they can");
@@ -38,19 +38,20 @@ pub(crate) async fn run(link: Arc<Link>, capture: Arc<Capture>) {
     }
 }
 
-async fn carry(link: &Link, capture: &Arc<Capture>, connected: &mut bool) -> Result<std::convert::Infallible, Ended> {
+/// Sends on one connection until that ends.
+pub(crate) async fn carry(link: &Link, queue: &Arc<Queue>, connected: &mut bool) -> Result<Infallible, Ended> {
     let mut client = link.dial().await?;
     let (resume, resumed) = oneshot::channel();
-    let requests = requests(link.identity.clone(), Arc::clone(capture), resumed);
+    let requests = requests(link.identity.clone(), Arc::clone(queue), resumed);
     let mut acks = client.records(requests).await?.into_inner();
     let first = acks.message().await?.ok_or(Ended::Closed)?;
-    let sender = capture.queue().resume(first.next_seq)?;
+    let sender = queue.resume(first.next_seq)?;
     *connected = true;
     tracing::debug!(next_seq = first.next_seq, "sending records");
     // If the stream is gone, the next message says why.
     let _ = resume.send(sender);
     while let Some(ack) = acks.message().await? {
-        capture.queue().ack(ack.next_seq)?;
+        queue.ack(ack.next_seq)?;
     }
     Err(Ended::Closed)
 }
@@ -64,11 +65,11 @@ enum Step {
 
 fn requests(
     identity: wire::Identity,
-    capture: Arc<Capture>,
+    queue: Arc<Queue>,
     resumed: oneshot::Receiver<Sender>,
 ) -> impl Stream<Item = wire::RecordsRequest> + Send + 'static {
     stream::unfold(Step::Introduce(identity, resumed), move |step| {
-        let capture = Arc::clone(&capture);
+        let queue = Arc::clone(&queue);
         async move {
             let sender = match step {
                 Step::Introduce(identity, resumed) => {
@@ -81,7 +82,7 @@ fn requests(
                 Step::AwaitResume(resumed) => resumed.await.ok()?,
                 Step::Send(sender) => sender,
             };
-            let batch = capture.queue().next(sender).await?;
+            let batch = queue.next(sender).await?;
             Some((
                 wire::RecordsRequest {
                     identity: None,

@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// Remove its traffic as well.
     #[arg(long)]
     purge: bool,
+    /// Do not wait for records that are left in spools of workers that died: they are lost.
+    #[arg(long)]
+    discard: bool,
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
@@ -29,6 +32,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<(), 
     let request = DeleteProxyServiceRequest {
         id: proxy.id.clone(),
         purge: arguments.purge,
+        discard: arguments.discard,
         ..Default::default()
     };
     context.client.proxies().delete_proxy_service(request).await?;

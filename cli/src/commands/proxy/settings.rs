@@ -2,8 +2,8 @@
 
 use std::{fs, io, io::Read as _, path::PathBuf};
 
-use clap::{Args, ValueHint};
-use proxyplane_proto::v1::CaptureSpec;
+use clap::{Args, ValueEnum, ValueHint};
+use proxyplane_proto::v1::{self, CaptureSpec};
 
 use crate::{error::Error, when};
 
@@ -49,6 +49,24 @@ pub(super) struct Settings {
     /// Bytes kept of each body, such as 64KiB or 10M; 0 keeps none (10 MiB unless given).
     #[arg(long, value_name = "BYTES", value_parser = when::parse_bytes)]
     capture_limit: Option<u64>,
+    /// Bytes of records that may wait on disk, such as 512MiB (1 GiB unless given).
+    #[arg(long, value_name = "BYTES", value_parser = when::parse_bytes)]
+    spool_limit: Option<u64>,
+    /// What happens when that much waits: drop the oldest records, or let new exchanges wait (drop-oldest unless given).
+    #[arg(long, value_name = "WHAT")]
+    spool_full: Option<SpoolFull>,
+    /// Hold each answer's end until its record is on disk.
+    #[arg(long, overrides_with = "no_durable_before_end")]
+    durable_before_end: bool,
+    /// Do not wait for the disk (the default).
+    #[arg(long, overrides_with = "durable_before_end")]
+    no_durable_before_end: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SpoolFull {
+    DropOldest,
+    Block,
 }
 
 impl Settings {
@@ -82,6 +100,21 @@ impl Settings {
         if self.capture_limit.is_some() {
             spec.capture_limit = self.capture_limit;
             paths.push("capture.capture_limit");
+        }
+        if self.spool_limit.is_some() {
+            spec.spool_limit_bytes = self.spool_limit;
+            paths.push("capture.spool_limit_bytes");
+        }
+        if let Some(full) = self.spool_full {
+            spec.set_spool_full(match full {
+                SpoolFull::DropOldest => v1::SpoolFull::DropOldest,
+                SpoolFull::Block => v1::SpoolFull::Block,
+            });
+            paths.push("capture.spool_full");
+        }
+        if let Some(durable) = switch(self.durable_before_end, self.no_durable_before_end) {
+            spec.durable_before_end = durable;
+            paths.push("capture.durable_before_end");
         }
         Ok((spec, paths))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proxyplane_proto::v1;
-use proxyplane_spec::{CaptureSpec, RawCapture, ServiceId, Violation, WorkspaceId};
+use proxyplane_spec::{CaptureSpec, RawCapture, ServiceId, SpoolFull, Violation, WorkspaceId};
 use uuid::Uuid;
 
 use super::{Fields, id, optional_id, page, timestamp};
@@ -52,6 +52,12 @@ pub(super) fn capture(spec: CaptureSpec) -> v1::CaptureSpec {
         extra_ca_pem: spec.extra_ca_pem,
         passthrough_hosts: spec.passthrough_hosts.iter().map(ToString::to_string).collect(),
         capture_limit: Some(spec.capture_limit),
+        spool_limit_bytes: Some(spec.spool_limit),
+        spool_full: match spec.spool_full {
+            SpoolFull::DropOldest => v1::SpoolFull::DropOldest.into(),
+            SpoolFull::Block => v1::SpoolFull::Block.into(),
+        },
+        durable_before_end: spec.durable_before_end,
     }
 }
 
@@ -68,6 +74,8 @@ fn proxy_status(status: ServiceStatus, stored: u64) -> v1::ProxyStatus {
         bytes_out: status.bytes_out,
         stored,
         backlog: status.backlog,
+        spool_bytes: status.spool_bytes,
+        spool_limit_bytes: status.spool_limit,
         applied_revision: status.applied_revision,
         applied_at: status.applied_at.map(timestamp),
         rejected_at: status.rejected_at.map(timestamp),
@@ -155,11 +163,18 @@ pub(in crate::api) fn update(request: v1::UpdateProxyServiceRequest) -> Result<U
 
 fn raw(capture: Option<v1::CaptureSpec>) -> RawCapture {
     let capture = capture.unwrap_or_default();
+    let spool_full = match capture.spool_full() {
+        v1::SpoolFull::Block => SpoolFull::Block,
+        v1::SpoolFull::Unspecified | v1::SpoolFull::DropOldest => SpoolFull::DropOldest,
+    };
     RawCapture {
         insecure_upstream: capture.insecure_upstream,
         extra_ca_pem: capture.extra_ca_pem,
         passthrough_hosts: capture.passthrough_hosts,
         capture_limit: capture.capture_limit,
+        spool_limit: capture.spool_limit_bytes,
+        spool_full,
+        durable_before_end: capture.durable_before_end,
     }
 }
 

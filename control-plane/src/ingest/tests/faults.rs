@@ -1,5 +1,7 @@
 //! What goes wrong, and that nothing is lost by it.
 
+use proxyplane_record::{Gap, segment};
+
 use super::*;
 
 #[tokio::test]
@@ -47,6 +49,31 @@ async fn what_is_sent_again_is_stored_once_and_a_gap_is_refused() {
         redialled.push(Bytes::from_static(b"garbage")).await,
         Err(IngestError::Frame(_))
     ));
+}
+
+#[tokio::test]
+async fn a_gap_stands_for_the_records_that_it_counts() {
+    let world = World::new().await;
+    let records = completes(4);
+    let session = world.session().await;
+    world.commit(&session, 0, &records[..2]).await;
+    let gap = Gap {
+        first_seq: 2,
+        records: 40,
+        exchanges: 30,
+        from_us: 1,
+        to_us: 2,
+    };
+    session.push(segment::gap_frame(gap)).await.unwrap();
+    session.push(frames(42, &records[2..])).await.unwrap();
+    within(session.acked().wait_for(|acked| *acked == 44)).await.unwrap();
+    let kept: (i64, i64, i64) = sqlx::query_as("SELECT first_seq, records, exchanges FROM ingest_gaps")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(kept, (2, 40, 30));
+    assert_eq!((world.count("exchanges").await, world.stored().await), (4, 4));
+    assert_eq!(world.session().await.next_seq(), 44);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use proxyplane_proto::worker::{Capture, WorkerConfig};
+use proxyplane_proto::worker::{self, Capture, WorkerConfig};
+use proxyplane_spec::SpoolFull;
 
 use super::{Task, Worker, address_error};
 use crate::{
@@ -112,7 +113,7 @@ impl Task {
         }
     }
 
-    fn try_spawn(&self) -> io::Result<Worker> {
+    fn try_spawn(&mut self) -> io::Result<Worker> {
         let missing = || io::Error::other("it has no listeners");
         let (row, listeners) = (
             self.row.as_ref().ok_or_else(missing)?,
@@ -125,7 +126,7 @@ impl Task {
         match newborn.hand_over(&self.shared, listeners) {
             Ok(process) => Ok(Worker { process, link, events }),
             Err(error) => {
-                self.shared.tracker.spawn(link.retire());
+                self.retire(link);
                 Err(error)
             }
         }
@@ -193,6 +194,12 @@ pub(in crate::supervisor) fn worker_config(shared: &Shared, row: &ServiceRow) ->
         extra_ca_pem: row.spec.extra_ca_pem.clone(),
         passthrough_hosts: row.spec.passthrough_hosts.iter().map(ToString::to_string).collect(),
         capture_limit: row.spec.capture_limit,
+        spool_limit_bytes: row.spec.spool_limit,
+        spool_full: match row.spec.spool_full {
+            SpoolFull::DropOldest => worker::SpoolFull::DropOldest.into(),
+            SpoolFull::Block => worker::SpoolFull::Block.into(),
+        },
+        durable_before_end: row.spec.durable_before_end,
     };
     WorkerConfig {
         revision: row.revision,

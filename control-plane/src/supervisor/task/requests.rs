@@ -46,8 +46,8 @@ impl Task {
                 self.publish();
                 let _ = answer.send(result);
             }
-            Command::Remove { etag, answer } => {
-                let result = self.remove(etag).await;
+            Command::Remove { etag, discard, answer } => {
+                let result = self.remove(etag, discard).await;
                 let _ = answer.send(result);
             }
             Command::Boot { row, settled } => {
@@ -201,16 +201,21 @@ impl Task {
         }
     }
 
-    async fn remove(&mut self, etag: Option<String>) -> Result<(), LifecycleError> {
+    async fn remove(&mut self, etag: Option<String>, discard: bool) -> Result<(), LifecycleError> {
         self.admit(Request::Stop)?;
         if self.listeners.is_some() || self.worker.is_some() {
             // Somebody started it again between the caller's stop and this.
             return Err(LifecycleError::AlreadyStarting);
         }
+        if discard {
+            self.shared.orphans.discard(self.id);
+        }
         if let Some(retiring) = self.retiring.take() {
             // Whoever removes its traffic next must find all of it.
             let _ = retiring.await;
         }
+        // Also of workers that died before the last one.
+        self.shared.orphans.settled(self.id).await;
         let mut transaction = in_time(async { Ok(self.shared.db.begin().await?) }).await?;
         in_time(store::services::delete(&mut transaction, self.id, etag.as_deref())).await?;
         in_time(async { Ok(transaction.commit().await?) }).await?;

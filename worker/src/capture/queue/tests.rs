@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use proxyplane_record::{BodyChunk, Exchange, Side};
 
+use super::state::WORTH_SENDING;
 use super::*;
 use crate::capture::block::BLOCK;
 
@@ -22,6 +23,18 @@ impl Queue {
             self.ack(batch.next).unwrap();
         }
         kinds
+    }
+}
+
+impl Queue {
+    /// Is there something that is not written?
+    pub(in crate::capture) fn is_behind(&self) -> bool {
+        self.bytes.load(Relaxed) > 0
+    }
+
+    /// Bytes of batches in memory.
+    pub(in crate::capture) fn resident(&self) -> usize {
+        lock(&self.state).resident()
     }
 }
 
@@ -194,7 +207,7 @@ async fn an_acknowledgement_of_what_is_unknown_is_refused_and_changes_nothing() 
 
 #[tokio::test]
 async fn a_full_queue_holds_exchanges_back_until_something_is_committed() {
-    let queue = Arc::new(Queue::with_limit(1000));
+    let queue = Arc::new(Queue::new(1000, State::default(), None));
     let sender = sender(&queue);
     queue.put(&head(1000));
     assert!(!queue.has_room());
@@ -231,7 +244,7 @@ proptest! {
         // Waiting for more records takes a clock.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _entered = runtime.enter();
-        let queue = Queue::with_limit(usize::MAX);
+        let queue = Queue::new(usize::MAX, State::default(), None);
         let mut sender = sender(&queue);
         let (mut made, mut sent, mut committed) = (0u64, 0u64, 0u64);
         for (step, size) in steps {

@@ -5,6 +5,7 @@ use proxyplane_record::{Complete, ExchangeState, OPEN_ROW_AFTER_MS, Record};
 use proxyplane_spec::limits;
 
 use super::*;
+use crate::service::QueueStats;
 use crate::{capture, service::Drain};
 
 const LIMIT: u64 = 1024 * 1024;
@@ -90,7 +91,7 @@ async fn a_small_exchange_is_one_record() {
     assert_eq!(&exchange.method[..], b"POST");
     assert!(exchange.timings.first_byte_us.unwrap() <= exchange.duration_us);
     assert_eq!(uuid::Uuid::from_slice(&exchange.id).unwrap().get_version_num(), 7);
-    assert_eq!(capture.stats.snapshot(0).requests, 1);
+    assert_eq!(capture.stats.snapshot(QueueStats::default()).requests, 1);
 }
 
 #[tokio::test]
@@ -212,7 +213,7 @@ async fn a_websocket_has_its_row_at_once_and_messages_name_it() {
         matches!(&kinds[..], [Kind::Head(head), Kind::WsMessage(message), Kind::End(_)]
         if head.id == message.exchange_id && head.state == i32::from(ExchangeState::Open))
     );
-    assert_eq!(capture.stats.snapshot(0).websockets, 1);
+    assert_eq!(capture.stats.snapshot(QueueStats::default()).websockets, 1);
 }
 
 /// The sweeper's timers run on a paused clock; exchanges measure real time, so their beginning is set back.

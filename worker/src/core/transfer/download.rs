@@ -240,6 +240,9 @@ impl<C: Downstream> Transfer<'_, C> {
             let trailers = Bytes::copy_from_slice(trailers);
             self.recorder.with(|exchange| exchange.response_trailers = trailers);
         }
+        if taken.last {
+            self.recorder.before_end().await;
+        }
         download.out.piece(&taken, body.is_chunked(), body.trailers());
         download.last = taken.last;
         if !download.out.is_empty() {

@@ -154,6 +154,9 @@ async fn download(
         recorder.with(|exchange| exchange.flags |= Flags::EARLY_RESPONSE);
     }
     let whole = from.is_end_stream();
+    if whole {
+        recorder.before_end().await;
+    }
     let passed = respond.send_response(Response::from_parts(parts, ()), whole);
     let Ok(mut to) = passed else {
         return Err(Fault::Client(closed(respond).await));

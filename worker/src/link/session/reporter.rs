@@ -48,5 +48,5 @@ impl Reporter {
 }
 
 fn snapshot(service: &Service) -> wire::Stats {
-    service.stats.snapshot(service.capture.queue().next_seq())
+    service.stats.snapshot(service.capture.queue().stats())
 }

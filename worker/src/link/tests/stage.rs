@@ -83,6 +83,7 @@ impl Stage {
             nonce: "0A".repeat(32),
             service_id: ServiceId::new(),
             link: socket.clone(),
+            spool: None,
             listeners: vec![address],
             account: None,
             spool: None,

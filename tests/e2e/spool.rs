@@ -1,0 +1,425 @@
+//! Records are on disk before anything else happens to them: workers, the control plane and Postgres may die or hang.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    io::Write as _,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use proxyplane_tests::{Answered, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within};
+
+/// What a worker had on its way from a client to its disk when it was killed.
+const IN_FLIGHT: Duration = Duration::from_millis(20);
+/// Until everything is stored, on a busy machine.
+const STORED_WITHIN: Duration = Duration::from_mins(1);
+
+#[test]
+fn what_a_client_got_completely_is_stored_once_although_its_worker_was_killed() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("victim").start();
+    let origin = small_origin();
+    let load = UnsureLoad::on(&proxy.address(), &origin.address(), 8);
+    let mut kills = Vec::new();
+    for _ in 0..3 {
+        origin_gets_more(&origin, 200);
+        let worker = proxy.worker();
+        kills.push(Instant::now());
+        kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+        eventually("another worker serves", || {
+            let now = proxy.get();
+            (now["state"] == "running" && now["pid"] != worker).then_some(())
+        });
+    }
+    let answered = load.stop();
+    let certain = |answered: &&Answered| {
+        let in_flight = |kill: &Instant| answered.at + IN_FLIGHT > *kill && answered.at <= *kill + IN_FLIGHT;
+        !kills.iter().any(in_flight)
+    };
+    are_stored_once(&proxy, answered.iter().filter(certain));
+    print_window(&proxy, &answered, &kills);
+    no_spool_is_left(&world, 1);
+}
+
+#[test]
+fn with_durable_before_end_nothing_at_all_is_lost() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("durable").with(["--durable-before-end"]).start();
+    let origin = small_origin();
+    let load = UnsureLoad::on(&proxy.address(), &origin.address(), 8);
+    for _ in 0..3 {
+        origin_gets_more(&origin, 200);
+        let worker = proxy.worker();
+        proxy.signal_worker(Signal::SIGKILL);
+        eventually("another worker serves", || {
+            let now = proxy.get();
+            (now["state"] == "running" && now["pid"] != worker).then_some(())
+        });
+    }
+    are_stored_once(&proxy, load.stop().iter());
+}
+
+#[test]
+fn a_database_that_hangs_leaves_everything_on_disk_and_little_in_memory() {
+    const REQUESTS: usize = 1500;
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("patient").start();
+    let worker = proxy.worker();
+    let body = "x".repeat(100_000);
+    let origin = RawOrigin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{body}"));
+    requests(&proxy, &origin, 1, 100_000);
+
+    let hung = Frozen::tree(world.postmaster().unwrap());
+    requests(&proxy, &origin, REQUESTS, 100_000);
+    let memory = resident(worker);
+    assert!(memory < 150 * 1024 * 1024, "the worker takes {memory} bytes");
+    let spooled: u64 = segments(&world)
+        .iter()
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    assert!(spooled > 140_000_000, "{spooled} bytes in the spool");
+
+    drop(hung);
+    stored(&proxy, REQUESTS as u64 + 1);
+    assert_eq!(proxy.worker(), worker, "the same worker");
+    assert!(resident(worker) < 150 * 1024 * 1024);
+    let last = proxy.stored().pop().unwrap();
+    assert_eq!(last["response_captured"], 100_000);
+}
+
+#[test]
+fn what_a_worker_left_that_died_while_the_database_was_away_is_stored_later() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("left").start();
+    let worker = proxy.worker();
+    let origin = small_origin();
+    requests(&proxy, &origin, 10, 2);
+    let hung = Frozen::tree(world.postmaster().unwrap());
+    requests(&proxy, &origin, 300, 2);
+    spooled(&world, &origin, 300);
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    // On the next worker: its listener is the same.
+    requests(&proxy, &origin, 50, 2);
+    drop(hung);
+    stored(&proxy, 360);
+    no_spool_is_left(&world, 1);
+}
+
+#[test]
+fn what_a_worker_left_that_died_while_the_control_plane_was_away_is_stored_later() {
+    let mut world = World::start();
+    let _ = world.proxyctl(["workspace", "create", "default"]).ok();
+    let proxy = world
+        .proxyctl(["-o", "json", "proxy", "create", "alone", "--start"])
+        .json();
+    let (id, address) = (proxy["id"].as_str().unwrap(), format!("127.0.0.1:{}", proxy["port"]));
+    let worker = i32::try_from(proxy["pid"].as_i64().unwrap()).unwrap();
+    let origin = small_origin();
+    requests_to(&address, &origin, 10, 2);
+    world.kill();
+    requests_to(&address, &origin, 300, 2);
+    spooled(&world, &origin, 300);
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    // As a power cut would leave it: the last record is not whole.
+    let last = segments(&world).pop().unwrap();
+    fs::OpenOptions::new()
+        .append(true)
+        .open(last)
+        .unwrap()
+        .write_all(&[0, 0, 1, 0, 0xde, 0xad])
+        .unwrap();
+    world.serve();
+    eventually_within(STORED_WITHIN, "every exchange is stored", || {
+        let rows = world
+            .proxyctl(["-o", "json", "traffic", "list", "-n", "0", "--proxy", id])
+            .json();
+        let count = rows.as_array().unwrap().len();
+        assert!(count <= 310, "{count} exchanges");
+        (count == 310).then_some(())
+    });
+    assert!(!world.log().contains("a worker lost records"));
+    no_spool_is_left(&world, 1);
+}
+
+#[test]
+fn a_full_spool_first_keeps_no_bodies_and_then_drops_the_oldest_and_counts_them() {
+    const REQUESTS: usize = 6000;
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("narrow").with(["--spool-limit", "1MiB"]).start();
+    let body = "x".repeat(1000);
+    let origin = RawOrigin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{body}"));
+    let hung = Frozen::tree(world.postmaster().unwrap());
+    requests(&proxy, &origin, REQUESTS, 1000);
+    drop(hung);
+    let rows = eventually_within(STORED_WITHIN, "what is stored and what was lost is everything", || {
+        let rows = proxy.stored();
+        let total = rows.len() as u64 + lost(&world);
+        assert!(total <= REQUESTS as u64, "{total} exchanges of {REQUESTS}");
+        (total == REQUESTS as u64).then_some(rows)
+    });
+    assert!(lost(&world) > 0, "nothing was dropped");
+    let cut = rows
+        .iter()
+        .filter(|row| row["flags"].to_string().contains("spool_truncated"));
+    assert!(cut.count() > 0, "every body was kept");
+    assert_eq!(rows.last().unwrap()["response_size"], 1000, "true sizes are kept");
+}
+
+#[test]
+fn a_full_spool_that_may_not_drop_makes_new_exchanges_wait() {
+    const REQUESTS: usize = 20_000;
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace
+        .proxy("strict")
+        .with(["--spool-limit", "1MiB", "--spool-full", "block"])
+        .start();
+    let origin = small_origin();
+    let hung = Frozen::tree(world.postmaster().unwrap());
+    thread::scope(|scope| {
+        let client = scope.spawn(|| requests(&proxy, &origin, REQUESTS, 2));
+        eventually_within(STORED_WITHIN, "the spool is full", || {
+            let bytes: u64 = segments(&world)
+                .iter()
+                .map(|file| fs::metadata(file).unwrap().len())
+                .sum();
+            (bytes >= 1024 * 1024).then_some(())
+        });
+        assert!(!client.is_finished());
+        drop(hung);
+        client.join().unwrap();
+    });
+    stored(&proxy, REQUESTS as u64);
+    assert_eq!(lost(&world), 0);
+}
+
+#[test]
+fn a_full_disk_is_a_full_spool() {
+    if !geteuid().is_root() {
+        return eprintln!("not root: no small disk can be mounted");
+    }
+    let mut world = World::prepared(&[]);
+    let disk = world.data_dir().join("spool");
+    fs::create_dir_all(&disk).unwrap();
+    let Some(_disk) = SmallDisk::mount(disk) else {
+        return eprintln!("no small disk can be mounted here");
+    };
+    world.serve();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("cramped").start();
+    let worker = proxy.worker();
+    let body = "x".repeat(10_000);
+    let origin = RawOrigin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n{body}"));
+    let hung = Frozen::tree(world.postmaster().unwrap());
+    requests(&proxy, &origin, 2000, 10_000);
+    drop(hung);
+    eventually_within(STORED_WITHIN, "what is stored and what was lost is everything", || {
+        let total = proxy.stored().len() as u64 + lost(&world);
+        assert!(total <= 2000, "{total} exchanges of 2000");
+        (total == 2000).then_some(())
+    });
+    let before = lost(&world);
+    requests(&proxy, &origin, 100, 10_000);
+    stored(&proxy, 2100 - before);
+    assert_eq!(proxy.worker(), worker, "the same worker");
+    proxy.stop();
+}
+
+#[test]
+fn a_deleted_proxy_waits_for_its_records_unless_they_are_not_wanted() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let origin = small_origin();
+    let (kept, discarded) = (workspace.proxy("kept").start(), workspace.proxy("discarded").start());
+    for proxy in [&kept, &discarded] {
+        let worker = proxy.worker();
+        let hung = Frozen::tree(world.postmaster().unwrap());
+        requests(proxy, &origin, 200, 2);
+        spooled(&world, &origin, 200);
+        kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+        requests(proxy, &origin, 1, 2);
+        drop(hung);
+        let more: &[&str] = if proxy.name() == "kept" { &[] } else { &["--discard"] };
+        let _ = proxy.ctl("delete", more).ok();
+    }
+    assert_eq!(kept.stored().len(), 201);
+    assert!(discarded.stored().len() <= 201);
+    no_spool_is_left(&world, 0);
+}
+
+/// A file system of 4 MiB in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(place: PathBuf) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(&place)
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(place))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a worker may still be at it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn small_origin() -> RawOrigin {
+    RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+}
+
+/// Waits for so many more bytes' worth of requests to arrive.
+fn origin_gets_more(origin: &RawOrigin, requests: usize) {
+    let count = || origin.received().iter().map(Vec::len).sum::<usize>();
+    let enough = count() + requests * 40;
+    eventually("requests arrive", || (count() >= enough).then_some(()));
+}
+
+/// Sends that many requests on one connection; each must succeed.
+fn requests(proxy: &Proxy<'_>, origin: &RawOrigin, count: usize, size: usize) {
+    requests_to(&proxy.address(), origin, count, size);
+}
+
+fn requests_to(address: &str, origin: &RawOrigin, count: usize, size: usize) {
+    let mut client = proxyplane_tests::RawClient::connect(address);
+    for _ in 0..count {
+        client.send(format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            origin.http("/"),
+            origin.address()
+        ));
+        assert!(client.read_head().starts_with("HTTP/1.1 200"));
+        assert_eq!(client.read_exactly(size).len(), size);
+    }
+}
+
+/// Each of them has exactly one row, and nothing has two.
+#[track_caller]
+fn are_stored_once<'a>(proxy: &Proxy<'_>, answered: impl Iterator<Item = &'a Answered>) {
+    let wanted: HashSet<&str> = answered.map(|answered| answered.path.as_str()).collect();
+    assert!(!wanted.is_empty(), "nothing was answered");
+    eventually_within(STORED_WITHIN, "every answer is stored", || {
+        let rows = proxy.stored();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for row in &rows {
+            *counts.entry(row["path"].as_str().unwrap()).or_default() += 1;
+        }
+        assert!(counts.values().all(|count| *count == 1), "an exchange is stored twice");
+        let missing = wanted.iter().filter(|path| !counts.contains_key(*path)).count();
+        eprintln!("{missing} of {} are missing", wanted.len());
+        (missing == 0).then_some(())
+    });
+}
+
+/// How long before a kill the answers ended whose records were lost.
+fn print_window(proxy: &Proxy<'_>, answered: &[Answered], kills: &[Instant]) {
+    let rows = proxy.stored();
+    let paths: HashSet<&str> = rows.iter().filter_map(|row| row["path"].as_str()).collect();
+    let missing = answered
+        .iter()
+        .filter(|answered| !paths.contains(answered.path.as_str()));
+    let before = |answered: &Answered| {
+        kills
+            .iter()
+            .filter_map(|kill| kill.checked_duration_since(answered.at))
+            .min()
+    };
+    let windows: Vec<_> = missing.map(before).collect();
+    eprintln!(
+        "{} of {} answers lost; they ended this long before a kill: {windows:?}",
+        windows.len(),
+        answered.len()
+    );
+}
+
+/// Waits until exactly so many exchanges are stored.
+#[track_caller]
+fn stored(proxy: &Proxy<'_>, count: u64) {
+    eventually_within(STORED_WITHIN, "every exchange is stored", || {
+        let now = proxy.get()["stored"].as_u64().unwrap();
+        assert!(now <= count, "{now} exchanges of {count}");
+        (now == count).then_some(())
+    });
+}
+
+/// Waits until so many exchanges with `origin` are on disk.
+#[track_caller]
+fn spooled(world: &World, origin: &RawOrigin, exchanges: usize) {
+    // Once in each request's head.
+    let target = format!("GET {} ", origin.http("/"));
+    eventually("every record is on disk", || {
+        let mut count = 0;
+        for file in segments(world) {
+            let bytes = fs::read(file).ok()?;
+            count += bytes
+                .windows(target.len())
+                .filter(|found| *found == target.as_bytes())
+                .count();
+        }
+        (count >= exchanges).then_some(())
+    });
+}
+
+/// Exchanges in gaps, by what the server says of them.
+fn lost(world: &World) -> u64 {
+    let log = world.log();
+    let gaps = log.lines().filter(|line| line.contains("a worker lost records"));
+    gaps.filter_map(|line| {
+        line.split("exchanges=")
+            .nth(1)?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+    })
+    .sum()
+}
+
+fn segments(world: &World) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = directories(world)
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// A directory per worker instance.
+fn directories(world: &World) -> Vec<PathBuf> {
+    let services = fs::read_dir(world.data_dir().join("spool")).unwrap().flatten();
+    services
+        .flat_map(|service| fs::read_dir(service.path()).into_iter().flatten().flatten())
+        .map(|epoch| epoch.path())
+        .collect()
+}
+
+#[track_caller]
+fn no_spool_is_left(world: &World, workers: usize) {
+    eventually("spools of dead workers are gone", || {
+        (directories(world).len() == workers).then_some(())
+    });
+}
+
+/// Bytes of memory that a process has.
+fn resident(process: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
