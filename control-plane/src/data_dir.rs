@@ -107,7 +107,7 @@ impl DataDir {
         &self.run
     }
 
-    /// What workers keep until it is committed, a directory for each service.
+    /// What workers keep until it is committed: a directory per service, in it one per worker instance.
     pub fn spool(&self) -> PathBuf {
         self.root.join("spool")
     }
@@ -127,11 +127,6 @@ impl DataDir {
     /// What workers and Postgres write.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")
-    }
-
-    /// Records of workers that are not committed: a directory per service, in it one per worker instance.
-    pub fn spool(&self) -> PathBuf {
-        self.root.join("spool")
     }
 
     /// The API's bearer token.

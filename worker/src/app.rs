@@ -98,9 +98,9 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
 }
 
 /// Sends what an instance that is gone has left in its spool; returns once all of it is committed.
-pub async fn drain_only(handoff: Handoff) -> Result<(), Fatal> {
+pub async fn drain_only(handoff: Handoff, sandbox: Sandbox) -> Result<(), Fatal> {
     let Handoff { manifest, .. } = handoff;
-    let link = Link::new(&manifest).map_err(cannot_begin)?;
+    let link = Link::new(&manifest, sandbox).map_err(cannot_begin)?;
     let dir = manifest.spool.as_deref().ok_or_else(|| cannot_begin(NoSpool))?;
     let (spool, first, next) = Spool::recover(dir).map_err(cannot_begin)?;
     tracing::info!(epoch = %manifest.epoch, first, next, "draining the spool of a worker that is gone");

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         }
     };
     tracing::info!(%sandbox, "sandbox in force");
-    match run(handoff, sandbox, threads) {
+    match run(&args, handoff, sandbox, threads) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the worker ends");
@@ -84,13 +84,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(handoff: Handoff, sandbox: Sandbox, threads: usize) -> Result<(), Fatal> {
+fn run(args: &Args, handoff: Handoff, sandbox: Sandbox, threads: usize) -> Result<(), Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
         .build()?;
     if args.drain_only {
-        return runtime.block_on(app::drain_only(handoff));
+        return runtime.block_on(app::drain_only(handoff, sandbox));
     }
     runtime.block_on(app::run(handoff, sandbox, threads, forward::serve))
 }

@@ -4,7 +4,7 @@ use proxyplane_proto::v1;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::some;
+use super::{some, variant};
 use crate::{
     error::Error,
     output::{Text, Tone},
@@ -24,7 +24,7 @@ pub(crate) struct Configuration {
     passthrough_hosts: Vec<String>,
     capture_limit: Option<u64>,
     spool_limit_bytes: Option<u64>,
-    spool_full: &'static str,
+    spool_full: String,
     durable_before_end: bool,
     /// The certificates of `extra_ca_pem`, a line for each.
     #[serde(skip)]
@@ -62,7 +62,10 @@ impl From<v1::ProxyConfiguration> for Configuration {
             passthrough_hosts,
             capture_limit,
             spool_limit_bytes,
-            spool_full: super::proxy::spool_full(spool_full),
+            spool_full: variant(
+                v1::SpoolFull::try_from(spool_full).unwrap_or_default().as_str_name(),
+                "SPOOL_FULL_",
+            ),
             durable_before_end,
             certificates: certificates.collect(),
         }

@@ -150,13 +150,13 @@ fn checked(update: &UpdateProxy, current: impl Fn() -> RawCapture) -> Result<Ser
                 merged.get_or_insert_with(&current).capture_limit = update.capture.capture_limit;
             }
             "capture.spool_limit_bytes" => {
-                merged.get_or_insert_with(capture).spool_limit = update.capture.spool_limit;
+                merged.get_or_insert_with(&current).spool_limit = update.capture.spool_limit;
             }
             "capture.spool_full" => {
-                merged.get_or_insert_with(capture).spool_full = update.capture.spool_full;
+                merged.get_or_insert_with(&current).spool_full = update.capture.spool_full;
             }
             "capture.durable_before_end" => {
-                merged.get_or_insert_with(capture).durable_before_end = update.capture.durable_before_end;
+                merged.get_or_insert_with(&current).durable_before_end = update.capture.durable_before_end;
             }
             _ => {}
         }
