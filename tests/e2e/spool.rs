@@ -109,7 +109,7 @@ fn what_a_worker_left_that_died_while_the_database_was_away_is_stored_later() {
     requests(&proxy, &origin, 10, 2);
     let hung = Frozen::tree(world.postmaster().unwrap());
     requests(&proxy, &origin, 300, 2);
-    spooled(&world, &origin, 300);
+    spooled(&world, &origin, 310);
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     // On the next worker: its listener is the same.
     requests(&proxy, &origin, 50, 2);
@@ -131,7 +131,7 @@ fn what_a_worker_left_that_died_while_the_control_plane_was_away_is_stored_later
     requests_to(&address, &origin, 10, 2);
     world.kill();
     requests_to(&address, &origin, 300, 2);
-    spooled(&world, &origin, 300);
+    spooled(&world, &origin, 310);
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
     // As a power cut would leave it: the last record is not whole.
     let last = segments(&world).pop().unwrap();
