@@ -123,6 +123,7 @@ impl Capture {
     /// What the service's configuration says of records.
     pub(crate) fn configure(&self, spec: &CaptureSpec) {
         self.durable.store(spec.durable_before_end, Relaxed);
+        self.queue.set_eager(spec.durable_before_end);
         self.queue.configure(spec.spool_limit, spec.spool_full);
     }
 

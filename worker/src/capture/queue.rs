@@ -44,6 +44,8 @@ pub(crate) struct Queue {
     bulk: AtomicUsize,
     /// The disk takes nothing.
     failing: AtomicBool,
+    /// Answers wait for their records to be written.
+    eager: AtomicBool,
     /// Something was acknowledged, written or deleted.
     freed: Notify,
     /// There may be something to send.
@@ -82,6 +84,7 @@ impl Queue {
             bytes: AtomicUsize::new(0),
             bulk: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
+            eager: AtomicBool::new(false),
             freed: Notify::new(),
             ready: Notify::new(),
             unsaved: Condvar::new(),
@@ -109,6 +112,21 @@ impl Queue {
 
     pub(crate) fn spool(&self) -> Option<&Arc<Spool>> {
         self.spool.as_ref()
+    }
+
+    /// Says whether answers wait for their records to be written.
+    pub(super) fn set_eager(&self, eager: bool) {
+        self.eager.store(eager, Relaxed);
+    }
+
+    /// Is a batch to be written that does not grow any more?
+    pub(super) fn has_closed_unsaved(&self) -> bool {
+        lock(&self.state).has_closed_unsaved()
+    }
+
+    /// Is every record to be written at once?
+    pub(super) fn is_eager(&self) -> bool {
+        self.eager.load(Relaxed)
     }
 
     /// Appends `record`. Never waits: who makes records waits for [`Queue::room`] first.

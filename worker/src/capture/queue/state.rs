@@ -213,6 +213,11 @@ impl State {
         self.gathered() == self.open.as_ref().map_or(0, Block::len)
     }
 
+    /// Is a closed batch not on disk yet?
+    pub(super) fn has_closed_unsaved(&self) -> bool {
+        self.batches.back().is_some_and(|batch| batch.unsaved() > 0)
+    }
+
     /// Is every record before `seq` written or committed?
     pub(super) fn is_settled_to(&self, seq: u64) -> bool {
         self.saved_to.max(self.acked) >= seq

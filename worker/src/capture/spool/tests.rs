@@ -52,6 +52,7 @@ impl Running {
         let spool = Arc::new(Spool::open(&scratch.0).unwrap());
         spool.configure(limit, SpoolFull::DropOldest);
         let queue = Arc::new(Queue::spooling(spool.clone()));
+        queue.set_eager(true);
         let thread = |run: fn(&Arc<Queue>, &Arc<Spool>)| {
             let (queue, spool) = (queue.clone(), spool.clone());
             thread::spawn(move || run(&queue, &spool))
@@ -135,6 +136,20 @@ async fn a_record_is_on_disk_before_it_is_sent() {
         assert!(running.spool.bytes() >= batch.next * 1000);
         running.queue.ack(batch.next).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_comes_in_a_stream_is_written_in_groups() {
+    let scratch = Scratch::new();
+    let running = Running::new(&scratch, 64 * MIB);
+    running.queue.set_eager(false);
+    for _ in 0..5 {
+        for _ in 0..100 {
+            running.queue.put(&head(100));
+        }
+        running.queue.settled().await;
+    }
+    assert_eq!(drain(&running.queue, 0, 500).await, (500, vec![]));
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! The thread that writes records to disk: whatever there is, as soon as it is done with what there was before.
+//! The thread that writes records to disk: at once what comes after a pause, in groups what comes in a stream.
 
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
     sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
     time::Duration,
 };
 
@@ -15,6 +16,12 @@ use crate::capture::queue::{Queue, Take};
 
 /// Between attempts to write while the disk takes nothing.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// After a write, records gather for this long, unless answers wait for them.
+///
+/// Writing each record by itself costs 20 µs of CPU an exchange, 8 of them on the threads that carry traffic, to wake this
+/// one (measured in a debug build at 9,000 exchanges a second).
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Writes what comes into `queue` until that is closed.
 pub(in crate::capture) fn write(queue: &Arc<Queue>, spool: &Arc<Spool>) {
@@ -39,6 +46,9 @@ fn write_all(queue: &Arc<Queue>, spool: &Arc<Spool>) {
                 queue.saved(&take, frames.len());
                 if std::mem::take(&mut failing) {
                     tracing::info!("the spool takes records again");
+                }
+                if !queue.is_eager() && !queue.has_closed_unsaved() {
+                    thread::sleep(GATHER);
                 }
             }
             Err(error) => {
