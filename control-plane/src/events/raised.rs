@@ -88,9 +88,9 @@ impl Events {
         self.raise(event.with("used", &used).with("limit", &limit));
     }
 
-    /// Records were dropped because a spool was full.
+    /// Records were dropped because a spool was full, or were damaged in it.
     pub fn gap(&self, proxy: Subject, records: u64, exchanges: u64) {
-        let what = format!("the spool was full: {records} records of {exchanges} exchanges were dropped");
+        let what = format!("a spool lost {records} records of {exchanges} exchanges; the gap is in ingest_gaps");
         let event = NewEvent::new(Severity::Error, Kind::Gap, "spool", proxy, &what);
         self.raise(event.with("records", &records).with("exchanges", &exchanges));
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock,
-    events::Events,
+    events::{Events, Subject},
     live::Hub,
     store::{
         self, Db,
@@ -206,9 +206,8 @@ impl Committer {
             self.queue.acknowledge(Epoch(*epoch), next_seq.cast_unsigned());
         }
         for (source, gap) in &self.batch.lost {
-            let (service, epoch) = (source.service_id, source.epoch);
-            let (records, exchanges) = (gap.records, gap.exchanges);
-            warn!(%service, %epoch, records, exchanges, "a worker lost records; the gap is in ingest_gaps");
+            let proxy = Subject::proxy_in(source.service_id, source.workspace_id);
+            self.events.gap(proxy, gap.records, gap.exchanges);
         }
         if let Some(position) = self.batch.position() {
             self.hub.stored(position, self.batch.take_live());

@@ -258,8 +258,9 @@ impl Instance {
         let _ = self.events.try_send(event);
     }
 
-    pub(super) fn count(&self, stats: Stats) {
-        self.stats.send_replace(stats);
+    /// Minds the latest counters; answers those before.
+    pub(super) fn count(&self, stats: Stats) -> Stats {
+        self.stats.send_replace(stats)
     }
 
     pub(super) fn committed(&self, next_seq: u64) {
@@ -439,7 +440,7 @@ mod tests {
     #[test]
     fn the_backlog_is_what_was_made_and_not_committed() {
         let (instance, _events) = Instance::new(expected(), None);
-        instance.count(Stats {
+        let _ = instance.count(Stats {
             next_seq: 10,
             ..Stats::default()
         });

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use prost::Message as _;
 use proxyplane_proto::worker::{
-    self as wire, Certificates, Hello, Interest, SessionRequest, SessionResponse, Welcome,
+    self as wire, Certificates, Hello, Interest, SessionRequest, SessionResponse, Stats, Welcome,
     session_request::Message as FromWorkerMessage, session_response::Message as ToWorker,
 };
 use proxyplane_record::{Kind, Record};
@@ -123,7 +123,7 @@ impl Reader {
                     self.instance.answered(step, rejected.revision, answer);
                 }
             }
-            FromWorkerMessage::Stats(stats) => self.instance.count(stats),
+            FromWorkerMessage::Stats(stats) => self.count(stats),
             FromWorkerMessage::LiveRecord(record) => self.live(record),
             FromWorkerMessage::Renew(renew) => match sign(&self.link, &self.instance, &renew.csr_der) {
                 Ok(certificates) => {
@@ -134,6 +134,16 @@ impl Reader {
             FromWorkerMessage::Hello(_) => {
                 tracing::warn!(service = %self.instance.expected.service_id, "a worker said hello twice");
             }
+        }
+    }
+
+    fn count(&self, stats: Stats) {
+        let (used, limit) = (stats.spool_bytes, stats.spool_limit);
+        let before = self.instance.count(stats);
+        if is_nearly_full(used, limit) && !is_nearly_full(before.spool_bytes, before.spool_limit) {
+            let source = source(&self.instance);
+            let proxy = Subject::proxy_in(source.service_id, source.workspace_id);
+            self.link.shared.events.spool_above_80(proxy, used, limit);
         }
     }
 
@@ -182,4 +192,9 @@ fn sign(link: &Link, instance: &Instance, csr_der: &[u8]) -> Result<Certificates
         intermediate_der: Bytes::from(intermediate),
         root_der: Bytes::copy_from_slice(pki.root_der()),
     })
+}
+
+/// From here on a worker keeps no new bodies: four fifths of its spool are used.
+fn is_nearly_full(used: u64, limit: u64) -> bool {
+    limit > 0 && used >= limit / 5 * 4
 }

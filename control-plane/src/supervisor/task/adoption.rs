@@ -69,7 +69,7 @@ impl Task {
             .seen
             .ready
             .map_or_else(Default::default, |(since, _)| since.elapsed());
-        tracing::info!(service = %self.id, pid, ?serving, "worker adopted");
+        self.raise_adopted(pid);
         Some(Event::Adopted { serving })
     }
 }

@@ -12,11 +12,19 @@ impl Task {
         let Some(worker) = self.worker.as_ref().filter(|_| self.seen.ready.is_none()) else {
             return;
         };
+        if matches!(self.state, State::Adopting { .. }) {
+            // That is an event of its own, once its listeners are back.
+            return;
+        }
         let pid = worker.process.pid;
         match self.seen.restarts {
             0 => self.events().worker_started(self.subject(), pid, revision),
             restarts => self.events().worker_respawned(self.subject(), pid, restarts),
         }
+    }
+
+    pub(super) fn raise_adopted(&self, pid: i32) {
+        self.events().worker_adopted(self.subject(), pid);
     }
 
     pub(super) fn raise_crashed(&self, pid: i32, exit: &str) {
