@@ -174,6 +174,7 @@ struct Running {
 }
 
 impl Running {
+    #[expect(clippy::too_many_arguments, reason = "the parts that exist before, called once")]
     async fn start(
         config: &Config,
         data: &DataDir,

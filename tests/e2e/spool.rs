@@ -120,7 +120,7 @@ fn what_a_worker_left_that_died_while_the_database_was_away_is_stored_later() {
 
 #[test]
 fn what_a_worker_left_that_died_while_the_control_plane_was_away_is_stored_later() {
-    let mut world = World::start();
+    let world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();
     let proxy = world
         .proxyctl(["-o", "json", "proxy", "create", "alone", "--start"])
@@ -212,7 +212,7 @@ fn a_full_disk_is_a_full_spool() {
     if !geteuid().is_root() {
         return eprintln!("not root: no small disk can be mounted");
     }
-    let mut world = World::prepared(&[]);
+    let world = World::prepared(&[]);
     let disk = world.data_dir().join("spool");
     fs::create_dir_all(&disk).unwrap();
     let Some(_disk) = SmallDisk::mount(disk) else {

@@ -81,6 +81,10 @@ impl Configuration {
 ///
 /// A setting that is added later needs a default here: revisions from before it do not have it.
 #[derive(Deserialize, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are a service's settings, each by itself"
+)]
 struct Stored {
     name: String,
     host: String,
