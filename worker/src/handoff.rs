@@ -184,7 +184,6 @@ mod tests {
             spool: None,
             listeners,
             account: None,
-            spool: None,
         }
     }
 

@@ -13,6 +13,10 @@ use crate::{
 
 /// What can be changed of a proxy, named as a proxy has it.
 #[derive(Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are a proxy's settings, each by itself"
+)]
 pub(crate) struct Configuration {
     name: String,
     host: String,

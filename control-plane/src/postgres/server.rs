@@ -59,8 +59,9 @@ impl Cluster {
             }
             let log = fs::read(&self.log).unwrap_or_default();
             let output = last_lines(log.get(usize::try_from(before).unwrap_or(0)..).unwrap_or(&log));
-            // Backends of a killed server notice after a moment that it is gone.
-            if !output.contains("still in use") || Instant::now() >= deadline {
+            // Backends of a killed server notice after a moment that it is gone, and it has its pid until it is reaped.
+            let passes = output.contains("still in use") || output.contains("already exists");
+            if !passes || Instant::now() >= deadline {
                 return Err(PostgresError::Failed {
                     program: "postgres",
                     output,

@@ -66,7 +66,6 @@ mod tests {
             spool: None,
             listeners: listeners.addresses(),
             account: None,
-            spool: None,
         }
     }
 

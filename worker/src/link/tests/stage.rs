@@ -86,7 +86,6 @@ impl Stage {
             spool: None,
             listeners: vec![address],
             account: None,
-            spool: None,
         };
         Self {
             manifest,
