@@ -19,8 +19,11 @@ pub mod services;
 pub mod websockets;
 pub mod workspaces;
 
+use std::time::Duration;
+
 pub use error::StoreError;
 use sqlx::{PgPool, migrate::Migrator};
+use tokio::time::{Instant, sleep};
 
 /// The database, for everybody but ingest, which has a connection of its own.
 pub type Db = PgPool;
@@ -32,6 +35,25 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 /// Fails if the database was migrated by a newer build.
 pub async fn migrate(db: &Db) -> Result<(), StoreError> {
     MIGRATIONS.run(db).await.map_err(StoreError::from_migration)
+}
+
+/// How long a start waits for a database that is away: on a busy machine, and while a server recovers, it takes a while.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Between attempts.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Does what a start needs of the database, again while that is away. Callers of the API are told at once instead.
+pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(act: impl Fn() -> F) -> Result<T, StoreError> {
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        match act().await {
+            Err(StoreError::Unavailable(error)) if Instant::now() < deadline => {
+                tracing::debug!(%error, "the database is away; trying again");
+                sleep(AGAIN).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Is the database there? For readiness.

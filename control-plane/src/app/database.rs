@@ -6,7 +6,7 @@ use sqlx::{
     ConnectOptions as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::task::JoinHandle;
 use tracing::{info, log::LevelFilter, warn};
 
 use super::StartError;
@@ -22,8 +22,6 @@ const CONNECTIONS: u32 = 16;
 /// How long a caller waits for a connection before it is told that the database is away: it is to know within two
 /// seconds.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long a start waits for the first connection: on a busy machine, and while a server recovers, it takes a while.
-const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Idle connections are closed after this: each costs the server memory.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -74,18 +72,11 @@ impl Database {
                 error,
             })?;
         }
-        self.first_connection().await;
-        store::migrate(&self.pool).await?;
+        store::patiently(|| store::migrate(&self.pool)).await?;
         if let Some(url) = url {
             info!(%url, "the database is ready");
         }
         Ok(())
-    }
-
-    /// Waits until there is one; what comes next says why there is none.
-    async fn first_connection(&self) {
-        let deadline = Instant::now() + START_PATIENCE;
-        while Instant::now() < deadline && matches!(self.pool.acquire().await, Err(sqlx::Error::PoolTimedOut)) {}
     }
 
     pub(super) fn pool(&self) -> &Db {

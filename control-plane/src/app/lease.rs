@@ -14,7 +14,7 @@ use crate::{
     data_dir::DataDir,
     lifecycle::Lifecycle,
     store::{
-        Db, StoreError,
+        self, Db, StoreError,
         installation::{self, Holder, RENEWAL},
     },
 };
@@ -41,7 +41,8 @@ impl Lease {
             data.root().display()
         );
         let boot = Uuid::now_v7();
-        installation::acquire(db, &Holder { instance, boot, name }).await?;
+        let holder = Holder { instance, boot, name };
+        store::patiently(|| installation::acquire(db, &holder)).await?;
         let lost = Arc::new(OnceLock::new());
         let renewing = renew(db.clone(), boot, lost.clone(), process.clone());
         Ok(Self {

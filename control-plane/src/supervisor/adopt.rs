@@ -114,7 +114,7 @@ impl Supervisor {
                 return Ok(false);
             }
         };
-        let row = store::services::get(&self.shared.db, service).await?;
+        let row = store::patiently(|| store::services::get(&self.shared.db, service)).await?;
         tracing::info!(%service, pid, "a former worker still runs");
         self.hand_to_task(record, process, row).await;
         Ok(true)
