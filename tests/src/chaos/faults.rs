@@ -54,6 +54,9 @@ pub struct Struck {
     pub fault: Fault,
     /// When.
     pub at: Instant,
+    /// When everything that it kills was gone. A client that connects in between, to a listener whose last holder is
+    /// about to die, is cut off like one whose worker was killed.
+    pub done: Instant,
 }
 
 /// The faults of a run.
@@ -78,11 +81,12 @@ impl Faults {
         if let Some(worker) = worker {
             let _ = kill(Pid::from_raw(worker), Signal::SIGKILL);
         }
-        self.struck.push(Struck { fault, at });
+        self.struck.push(Struck { fault, at, done: at });
         match fault {
             Fault::KillWorker => {}
             Fault::KillControlPlane | Fault::KillWorkerAndControlPlane => {
                 world.kill();
+                self.done();
                 away(dice, AWAY_MS);
                 world.serve();
             }
@@ -120,6 +124,12 @@ impl Faults {
                     (world.proxyctl(update).code == 0).then_some(())
                 });
             }
+        }
+    }
+
+    fn done(&mut self) {
+        if let Some(last) = self.struck.last_mut() {
+            last.done = Instant::now();
         }
     }
 

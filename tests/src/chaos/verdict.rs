@@ -47,11 +47,8 @@ impl Verdict {
         caught_up: Duration,
         restarts: &str,
     ) -> Self {
-        let kills: Vec<Instant> = struck
-            .iter()
-            .filter(|struck| struck.fault.kills_worker())
-            .map(|struck| struck.at)
-            .collect();
+        let of_workers = struck.iter().filter(|struck| struck.fault.kills_worker());
+        let kills: Vec<(Instant, Instant)> = of_workers.map(|struck| (struck.at, struck.done)).collect();
         let begin = asked.iter().map(|asked| asked.ended).min();
         let since = |at: Instant| begin.map_or(Duration::ZERO, |begin| at.saturating_duration_since(begin));
         let mut verdict = Self {
@@ -86,7 +83,8 @@ impl Verdict {
                 }
                 Outcome::Failed(why) => {
                     // The first request that ends after the kill on a connection from before it.
-                    if kills.iter().any(|&kill| asked.connected <= kill && asked.ended >= kill) {
+                    let cut = |&(kill, done): &(Instant, Instant)| asked.connected <= done && asked.ended >= kill;
+                    if kills.iter().any(cut) {
                         verdict.cut += 1;
                     } else {
                         verdict.failed.push(format!("{when}: {why}"));
@@ -105,10 +103,10 @@ impl Verdict {
 }
 
 /// How long before a kill it ended, if that is short enough to have been lost with the worker.
-fn window(asked: &Asked, kills: &[Instant]) -> Option<Duration> {
+fn window(asked: &Asked, kills: &[(Instant, Instant)]) -> Option<Duration> {
     kills
         .iter()
-        .filter_map(|kill| kill.checked_duration_since(asked.ended))
+        .filter_map(|(kill, _)| kill.checked_duration_since(asked.ended))
         .filter(|before| *before < WINDOW)
         .min()
 }
