@@ -17,6 +17,7 @@ pub mod link;
 pub mod live;
 pub mod pki;
 pub mod postgres;
+mod process_table;
 mod reach;
 pub mod services;
 pub mod store;

@@ -18,9 +18,13 @@ impl Dice {
         self.0 % limit.max(1)
     }
 
+    /// The same as an index or a length.
+    pub fn index(&mut self, limit: usize) -> usize {
+        usize::try_from(self.below(limit as u64)).expect("it is below a usize")
+    }
+
     /// One of them.
     pub fn of<'t, T>(&mut self, choices: &'t [T]) -> &'t T {
-        let at = self.below(choices.len() as u64);
-        &choices[usize::try_from(at).expect("an index")]
+        &choices[self.index(choices.len())]
     }
 }

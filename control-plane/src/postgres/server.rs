@@ -22,6 +22,7 @@ use super::{
     cluster::{Cluster, NAME, PORT},
     io_error, path_error, priority,
 };
+use crate::process_table;
 
 /// For a start: recovery after a crash replays at most `max_wal_size`.
 const START: Duration = Duration::from_mins(2);
@@ -153,7 +154,7 @@ impl Cluster {
     /// Ends a server that answers to nothing; its next start recovers, as after a power cut.
     async fn kill(&self, postmaster: i32) -> Result<(), PostgresError> {
         warn!(pid = postmaster, "the private Postgres hangs; killing it");
-        let mut processes = children(postmaster);
+        let mut processes = process_table::children(postmaster);
         processes.insert(0, postmaster);
         for process in processes {
             // One that has ended by itself is no failure.
@@ -220,20 +221,6 @@ fn passes(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
         _ => false,
     }
-}
-
-/// Processes whose parent this is (proc_pid_stat(5): the parent is the second field behind the name).
-fn children(parent: i32) -> Vec<i32> {
-    let parent = parent.to_string();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    processes
-        .filter(|process| {
-            let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-            let behind_name = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-            behind_name.split_whitespace().nth(1) == Some(parent.as_str())
-        })
-        .collect()
 }
 
 fn same(one: &std::path::Path, other: &std::path::Path) -> bool {

@@ -13,7 +13,10 @@ use proxyplane_spec::{Epoch, ServiceId, WorkspaceId};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::link::Expected;
+use crate::{
+    link::Expected,
+    process_table::{START_TIME, STATE, stat},
+};
 
 /// One worker instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +126,7 @@ fn is_named(pid: i32, epoch: Epoch) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let name = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
     let is_ours = name.starts_with(PROGRAM.as_bytes()) && name.ends_with(format!(" {epoch}").as_bytes());
-    is_ours || stat(pid, 0).is_ok_and(|state| state == "Z")
+    is_ours || stat(pid, STATE).is_ok_and(|state| state == "Z")
 }
 
 /// Removes the record of a worker that is gone.
@@ -143,19 +146,9 @@ fn boot_id() -> io::Result<String> {
 }
 
 fn start_time(pid: i32) -> io::Result<u64> {
-    stat(pid, 19)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-/// A field behind the name in proc_pid_stat(5): 0 is the state.
-fn stat(pid: i32, field: usize) -> io::Result<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name is in parentheses and may itself hold blanks and parentheses.
-    let found = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(field));
-    found
-        .map(str::to_owned)
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    stat(pid, START_TIME)?
+        .parse()
+        .map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use proxyplane_tests::{Peer, RawOrigin, Side, World};
+use proxyplane_tests::{Dice, Peer, RawOrigin, Side, World};
 
 use super::{pattern, text, write_length};
 
@@ -11,23 +11,24 @@ fn it_does_not_matter_into_which_pieces_a_message_is_cut() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("pieces").start();
     let origin = RawOrigin::serving(|peer| {
-        let mut dice = Dice(0x5eed);
+        let mut dice = Dice::new(0x5eed);
         while let Some((chunked, body)) = read_message(peer)? {
             let answer = message("HTTP/1.1 200 OK\r\n", !chunked, &body, &mut dice);
-            for piece in dice.pieces(&answer) {
+            for piece in pieces(&mut dice, &answer) {
                 peer.send(piece)?;
             }
         }
         Ok(())
     });
-    let mut dice = Dice(0xd1ce);
+    let mut dice = Dice::new(0xd1ce);
     let mut client = proxy.connect();
     let mut sent = Vec::new();
     for number in 0..60 {
-        let body = pattern(dice.up_to([10, 1_000, 20_000, 300_000][number % 4]));
-        let chunked = dice.up_to(2) == 0;
+        let body = pattern(dice.index([10, 1_000, 20_000, 300_000][number % 4]));
+        let chunked = dice.index(2) == 0;
         let start = format!("POST {} HTTP/1.1\r\nHost: {}\r\n", origin.http("/"), origin.address());
-        for piece in dice.pieces(&message(&start, chunked, &body, &mut Dice(number as u64 + 1))) {
+        let whole = message(&start, chunked, &body, &mut Dice::new(number as u64 + 1));
+        for piece in pieces(&mut dice, &whole) {
             client.send(piece);
         }
         let head = client.read_head();
@@ -67,7 +68,7 @@ fn message(start: &str, chunked: bool, body: &[u8], dice: &mut Dice) -> Vec<u8> 
         return message;
     }
     message.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-    for chunk in dice.pieces(body) {
+    for chunk in pieces(dice, body) {
         message.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
         message.extend_from_slice(chunk);
         message.extend_from_slice(b"\r\n");
@@ -107,27 +108,15 @@ fn read_chunks(mut read_until: impl FnMut(&[u8]) -> io::Result<Vec<u8>>) -> io::
     }
 }
 
-/// Numbers that are the same in every run (xorshift64).
-struct Dice(u64);
-
-impl Dice {
-    fn up_to(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
+/// Cuts `bytes` into at most some dozens of pieces, small ones among them.
+fn pieces<'b>(dice: &mut Dice, bytes: &'b [u8]) -> Vec<&'b [u8]> {
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let most = *dice.of(&[3, 200, 9_000, bytes.len()]);
+        let (piece, after) = rest.split_at((1 + dice.index(most)).min(rest.len()));
+        pieces.push(piece);
+        rest = after;
     }
-
-    /// Cuts `bytes` into at most some dozens of pieces, small ones among them.
-    fn pieces<'b>(&mut self, bytes: &'b [u8]) -> Vec<&'b [u8]> {
-        let mut rest = bytes;
-        let mut pieces = Vec::new();
-        while !rest.is_empty() {
-            let most = [3, 200, 9_000, bytes.len()][self.up_to(4)];
-            let (piece, after) = rest.split_at((1 + self.up_to(most)).min(rest.len()));
-            pieces.push(piece);
-            rest = after;
-        }
-        pieces
-    }
+    pieces
 }
