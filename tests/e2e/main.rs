@@ -15,6 +15,8 @@ mod history;
 mod hostile;
 mod http2;
 mod lifecycle;
+mod overlap;
+mod previous;
 mod proxies;
 mod revisions;
 mod sandbox;

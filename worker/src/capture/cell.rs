@@ -11,6 +11,7 @@ use proxyplane_record::{
 };
 
 use super::{Capture, Start, body::Body, lock};
+use crate::service::OpenKind;
 
 /// Most bytes of all texts of a record; what is left of a frame is for bodies and the rest.
 const TEXTS_MAX: usize = frame::PAYLOAD_MAX - 2 * INLINE_BODY_MAX;
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub(super) opened: bool,
     pub(super) announced: bool,
     pub(super) finished: bool,
+    /// What it is counted as while it is open.
+    pub(super) counted: Option<OpenKind>,
     /// Where the sweeper knows it, while it has something to do for it.
     slot: Option<usize>,
 }
@@ -100,6 +103,7 @@ impl Cell {
             opened: false,
             announced: false,
             finished: false,
+            counted: None,
             slot: None,
         };
         let cell = Arc::new(Self {
@@ -194,6 +198,7 @@ impl Cell {
         }
         state.finished = true;
         self.unregister(state);
+        self.count_as(state, None);
         if state.opened {
             self.write_held(state);
         }
@@ -230,6 +235,14 @@ impl Cell {
         } else {
             self.write_head(&mut state);
         }
+    }
+
+    /// Counts it among what is open, as this and as nothing else.
+    pub(super) fn count_as(&self, state: &mut State, kind: Option<OpenKind>) {
+        let stats = &self.capture.stats;
+        let before = std::mem::replace(&mut state.counted, kind);
+        kind.inspect(|kind| stats.opened(*kind));
+        before.inspect(|kind| stats.closed(*kind));
     }
 
     pub(super) fn register(self: &Arc<Self>, state: &mut State) {
