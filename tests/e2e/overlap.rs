@@ -74,7 +74,11 @@ fn what_is_open_stays_with_the_old_worker_and_is_shown_until_it_is_over() {
     let draining = &upgraded["draining"][0];
     assert_eq!(draining["pid"], old);
     assert_eq!(
-        (&draining["open_requests"], &draining["open_websockets"], &draining["open_tunnels"]),
+        (
+            &draining["open_requests"],
+            &draining["open_websockets"],
+            &draining["open_tunnels"]
+        ),
         (&1.into(), &0.into(), &1.into())
     );
     assert!(draining["deadline"].is_string(), "{draining}");
@@ -104,7 +108,10 @@ fn a_new_worker_that_does_not_come_to_serve_leaves_the_old_one_serving() {
         proxy.curl().get(&nginx().http("/hello"));
         let now = proxy.get();
         assert_eq!((&now["pid"], &now["state"]), (&pid.into(), &"running".into()));
-        assert_eq!((&now["draining"], &now["last_error"]), (&Value::Array(vec![]), &Value::Null));
+        assert_eq!(
+            (&now["draining"], &now["last_error"]),
+            (&Value::Array(vec![]), &Value::Null)
+        );
         assert_eq!(records(&world, &proxy), [format!("{}.json", proxy.id())]);
     };
     relink(&link, Path::new("/bin/true"));
@@ -183,7 +190,10 @@ fn two_replaced_workers_may_drain_and_a_third_is_a_named_conflict() {
     let _ = proxy.ctl("upgrade", NONE).ok();
     // A stop ends them all.
     let stopped = proxy.ctl("stop", ["--drain-timeout", "0s"]).json();
-    assert_eq!((&stopped["state"], &stopped["draining"]), (&"stopped".into(), &Value::Array(vec![])));
+    assert_eq!(
+        (&stopped["state"], &stopped["draining"]),
+        (&"stopped".into(), &Value::Array(vec![]))
+    );
     assert!(tunnels[0].is_closed());
 }
 
@@ -209,12 +219,19 @@ fn while_the_old_worker_drains_the_new_one_is_changed_dies_and_is_stopped_like_a
     echoes(&mut tunnel, "still here");
 
     let stop = proxy.ctl("stop", ["--drain-timeout", "2s"]).ok();
-    assert!(stop.stderr.contains("finishes 1 connection (1 tunnel)"), "{}", stop.stderr);
+    assert!(
+        stop.stderr.contains("finishes 1 connection (1 tunnel)"),
+        "{}",
+        stop.stderr
+    );
     assert_eq!(proxy.state(), "stopped");
     assert!(tunnel.is_closed());
     has_ended(old);
     let rows = proxy.exchanges(2);
-    assert_eq!((&rows[0]["kind"], &rows[0]["error"]), (&"tunnel".into(), &"drained".into()));
+    assert_eq!(
+        (&rows[0]["kind"], &rows[0]["error"]),
+        (&"tunnel".into(), &"drained".into())
+    );
     assert_eq!(rows[1]["response_captured"], 7);
 }
 
@@ -368,7 +385,9 @@ fn read_record(file: &Path) -> Value {
 #[track_caller]
 fn is_recorded(world: &World, proxy: &Proxy<'_>, extension: &str) -> i32 {
     eventually("the worker is recorded", || {
-        let name = records(world, proxy).into_iter().find(|name| name.ends_with(extension))?;
+        let name = records(world, proxy)
+            .into_iter()
+            .find(|name| name.ends_with(extension))?;
         let record = read_record(&world.data_dir().join("run").join(name));
         i32::try_from(record["pid"].as_i64()?).ok()
     })

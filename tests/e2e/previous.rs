@@ -104,7 +104,10 @@ fn serves_and_changes(proxy: &Proxy<'_>) -> usize {
     assert_eq!((&row["state"], &row["status"]), (&"complete".into(), &200.into()));
     assert_eq!(row["response_captured"], "hello from nginx\n".len());
     let changed = proxy.update(["--capture-limit", "7"]);
-    assert_eq!((&changed["pid"], &changed["applied_revision"]), (&worker.into(), &2.into()));
+    assert_eq!(
+        (&changed["pid"], &changed["applied_revision"]),
+        (&worker.into(), &2.into())
+    );
     proxy.curl().get(&nginx().http("/hello"));
     assert_eq!(proxy.exchanges(2)[1]["response_captured"], 7);
     2

@@ -68,7 +68,9 @@ async fn refuse(manifest: &Manifest) -> Result<(), Box<dyn Error>> {
         let path = path.clone();
         async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
     });
-    let channel = Endpoint::from_static("http://link").connect_with_connector(connector).await?;
+    let channel = Endpoint::from_static("http://link")
+        .connect_with_connector(connector)
+        .await?;
     let (up, messages) = mpsc::channel(2);
     up.send(message(Message::Hello(hello(manifest)?))).await?;
     let mut client = WorkerLinkServiceClient::new(channel);

@@ -35,7 +35,10 @@ impl Previous {
 #[track_caller]
 fn build() -> Option<Previous> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/previous");
-    let output = Command::new(&script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = Command::new(&script)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     if output.status.code() == Some(NO_HISTORY) {
         return None;

@@ -70,7 +70,9 @@ impl Open {
 
     /// `, for 27 s at most`
     pub(crate) fn until(&self) -> String {
-        let left = self.deadline.and_then(|deadline| deadline.duration_since(SystemTime::now()).ok());
+        let left = self
+            .deadline
+            .and_then(|deadline| deadline.duration_since(SystemTime::now()).ok());
         left.map(|left| format!(", for {} s at most", left.as_secs_f64().ceil()))
             .unwrap_or_default()
     }

@@ -478,6 +478,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_build_does_not_count_is_not_known() {
+        let (instance, _events) = Instance::new(expected(), None);
+        let _ = instance.count(Stats {
+            open_tunnels: 2,
+            ..Stats::default()
+        });
+        assert_eq!(instance.counters().open, None);
+        instance.is_able(vec![FEATURE_OPEN_COUNTS.to_owned()]);
+        assert_eq!(instance.counters().open.map(|open| open.tunnels), Some(2));
+    }
+
+    #[test]
     fn the_backlog_is_what_was_made_and_not_committed() {
         let (instance, _events) = Instance::new(expected(), None);
         let _ = instance.count(Stats {

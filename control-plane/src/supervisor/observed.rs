@@ -71,7 +71,9 @@ impl Observed {
         let draining = join_all(self.draining.iter().map(ObservedGeneration::status));
         let (counters, draining) = tokio::join!(current, draining);
         let (draining, theirs): (Vec<_>, Vec<_>) = draining.into_iter().unzip();
-        let total = theirs.iter().fold(add(self.before, counters), |sum, one| add(sum, *one));
+        let total = theirs
+            .iter()
+            .fold(add(self.before, counters), |sum, one| add(sum, *one));
         let of_all = |count: fn(&Counters) -> u64| count(&counters) + theirs.iter().map(count).sum::<u64>();
         ServiceStatus {
             state: self.state,

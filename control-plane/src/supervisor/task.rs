@@ -286,6 +286,8 @@ impl Task {
                 wanted: self.is_wanted(),
             }),
             FromWorker::Returned => self.take_back(),
+            // The service drains as long as those do that were replaced.
+            FromWorker::Drained if self.is_stopping() && !self.generations.is_empty() => None,
             FromWorker::Drained => Some(Event::Drained),
             FromWorker::Stranger => Some(Event::Stranger),
         }

@@ -126,7 +126,9 @@ async fn all(context: &Context, arguments: &Arguments) -> Result<(), Error> {
     }
     tell(&results);
     if !context.output.is_table() {
-        context.output.items(&results, |result| vec![vec![Text::new(&result.name, Tone::Plain)]])?;
+        context
+            .output
+            .items(&results, |result| vec![vec![Text::new(&result.name, Tone::Plain)]])?;
     }
     first_error.map_or(Ok(()), Err)
 }

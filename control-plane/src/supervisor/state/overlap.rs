@@ -116,8 +116,18 @@ mod tests {
     fn the_old_worker_serves_until_the_new_one_does() {
         let mut service = Service::replacing();
         assert_eq!(service.state.shown(), ServiceState::Running);
-        for request in [Request::Start, Request::Stop, Request::Restart, Request::Update, Request::Upgrade] {
-            assert_eq!(service.state.conflict(request), Some(Conflict::Upgrading), "{request:?}");
+        for request in [
+            Request::Start,
+            Request::Stop,
+            Request::Restart,
+            Request::Update,
+            Request::Upgrade,
+        ] {
+            assert_eq!(
+                service.state.conflict(request),
+                Some(Conflict::Upgrading),
+                "{request:?}"
+            );
         }
         assert_eq!(
             service.does(Event::SuccessorReady),

@@ -157,8 +157,9 @@ impl Task {
                 generation.worker.process.kill();
                 generation.kill_at = None;
                 let pid = generation.worker.process.pid;
-                self.log
-                    .note(&format!("worker {pid}, which was replaced, did not end in time; killed"));
+                self.log.note(&format!(
+                    "worker {pid}, which was replaced, did not end in time; killed"
+                ));
             }
             Heard::Exit(exit) => {
                 self.bury_generation(index, &exit);
@@ -181,7 +182,8 @@ impl Task {
         let killed = generation.was_killed();
         let worker = generation.worker;
         let pid = worker.process.pid;
-        self.log.note(&format!("worker {pid}, which was replaced, ended: {exit}"));
+        self.log
+            .note(&format!("worker {pid}, which was replaced, ended: {exit}"));
         if killed || exit == "exit status 0" || exit.starts_with("unknown") {
             self.raise_stopped(pid, exit);
         } else {

@@ -92,8 +92,10 @@ impl Task {
         let overlap = self.overlap.as_mut()?;
         match spawned {
             Ok(successor) => {
-                self.log
-                    .note(&format!("worker {} started beside the present one", successor.process.pid));
+                self.log.note(&format!(
+                    "worker {} started beside the present one",
+                    successor.process.pid
+                ));
                 overlap.successor = Some(successor);
                 None
             }
@@ -133,7 +135,8 @@ impl Task {
 
     fn bury_successor(&mut self, exit: &str) {
         let overlap = self.overlap.as_mut();
-        let Some((successor, late)) = overlap.and_then(|overlap| Some((overlap.successor.take()?, overlap.late))) else {
+        let Some((successor, late)) = overlap.and_then(|overlap| Some((overlap.successor.take()?, overlap.late)))
+        else {
             return;
         };
         let pid = successor.process.pid;
@@ -177,7 +180,9 @@ impl Task {
     /// The successor serves. From here on it is the worker, and what was is on its way out.
     pub(super) fn promote(&mut self) {
         let Some(overlap) = self.overlap.take() else { return };
-        let (Some(new), Some(old)) = (overlap.successor, self.worker.take()) else { return };
+        let (Some(new), Some(old)) = (overlap.successor, self.worker.take()) else {
+            return;
+        };
         self.record(run_record::replace(
             &self.shared.options.run_dir,
             self.id,

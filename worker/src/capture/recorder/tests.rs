@@ -107,7 +107,9 @@ async fn what_is_open_is_counted_as_what_it_is_until_its_end() {
     recorder.with(|exchange| exchange.kind = ExchangeKind::WebSocket.into());
     recorder.open();
     assert_eq!(open(), (0, 1, 0));
-    let tunnel = capture.begin(Start::new(Bytes::new(), ExchangeKind::Tunnel, LIMIT)).await;
+    let tunnel = capture
+        .begin(Start::new(Bytes::new(), ExchangeKind::Tunnel, LIMIT))
+        .await;
     tunnel.open();
     tunnel.announce();
     assert_eq!(open(), (0, 1, 1));
