@@ -50,9 +50,9 @@ fn an_older_worker_serves_under_this_control_plane_and_is_replaced_by_a_present_
     let answered: HashSet<String> = load.stop().into_iter().map(|answered| answered.path).collect();
     proxy.drained();
     let rows = world.sql(&format!(
-        "SELECT path FROM exchanges WHERE service_id = '{}' AND state = 2 AND host = '{}'",
+        "SELECT path FROM exchanges WHERE service_id = '{}' AND state = 2 AND port = {}",
         proxy.id(),
-        origin.address().rsplit_once(':').unwrap().0
+        origin.port()
     ));
     let rows: Vec<&str> = rows.lines().collect();
     let stored: HashSet<&str> = rows.iter().copied().collect();
