@@ -64,8 +64,9 @@ impl Events {
 
     /// A worker was to be replaced; why it was not.
     pub fn upgrade_failed(&self, proxy: Subject, why: &str) {
-        let what = "the worker was not replaced and serves on";
-        self.raise(supervisor(Severity::Warning, Kind::UpgradeFailed, proxy, what).because(why));
+        // With the reason in it: two that fail for other reasons are not equal.
+        let what = format!("the worker was not replaced and serves on: {why}");
+        self.raise(supervisor(Severity::Warning, Kind::UpgradeFailed, proxy, &what));
     }
 
     /// A proxy's workers kept dying early: none is started any more. `why` is what the last died of.
