@@ -239,10 +239,12 @@ impl Cell {
 
     /// Counts it among what is open, as this and as nothing else.
     pub(super) fn count_as(&self, state: &mut State, kind: Option<OpenKind>) {
-        let stats = &self.capture.stats;
-        let before = std::mem::replace(&mut state.counted, kind);
-        kind.inspect(|kind| stats.opened(*kind));
-        before.inspect(|kind| stats.closed(*kind));
+        if let Some(kind) = kind {
+            self.capture.stats.opened(kind);
+        }
+        if let Some(former) = std::mem::replace(&mut state.counted, kind) {
+            self.capture.stats.closed(former);
+        }
     }
 
     pub(super) fn register(self: &Arc<Self>, state: &mut State) {
