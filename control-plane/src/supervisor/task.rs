@@ -21,6 +21,7 @@ use super::{
     Shared,
     adopt::{Adoptee, Pending},
     error::LifecycleError,
+    exit::Exit,
     holder::PortHolder,
     listeners::{BindError, Listeners},
     logs::LogFile,
@@ -202,8 +203,13 @@ impl Task {
                 return Step::Event(Event::Due);
             }
         };
-        self.buried(&exit);
-        Step::Event(Event::Exited { jitter: rand::random() })
+        // What we killed ourselves, because it did not do something in time, is nobody else's kill.
+        let killed = exit.is_somebodys_kill() && self.overdue.is_none();
+        self.buried(&exit.to_string());
+        Step::Event(Event::Exited {
+            killed,
+            jitter: rand::random(),
+        })
     }
 
     /// What the worker says of its life, as an event of the table.
@@ -323,7 +329,7 @@ impl Task {
     }
 }
 
-async fn ended(process: Option<&mut Process>) -> Option<String> {
+async fn ended(process: Option<&mut Process>) -> Option<Exit> {
     match process {
         Some(process) => Some(process.ended().await),
         None => None,
