@@ -57,7 +57,7 @@ bench: ## Measure beside other proxies on this machine.
 	CARGO_TARGET_DIR= $(CARGO) build --release --manifest-path bench/peers/hudsucker/Cargo.toml
 	MITMDUMP=$(abspath target/bench-venv/bin/mitmdump) target/bench-venv/bin/python bench/run.py $(ARGS)
 
-chaos: ## Kill, freeze and change things under load; compare what clients saw with what is stored (ARGS="--seed N").
+chaos: ## Kill, freeze, stop and change things under load; compare what clients saw with what is stored (ARGS="--scenario kills").
 	@scripts/setup test
 	$(CARGO) build --release --locked
 	$(CARGO) run --release --locked -p proxyplane-tests --bin chaos -- $(ARGS)

@@ -1,4 +1,4 @@
-//! What `/proc` tells of processes (proc_pid_stat(5)).
+//! What `/proc` tells of processes (proc_pid_stat(5)), and of the kernel's killing of them.
 
 use std::{fs, io};
 
@@ -29,6 +29,14 @@ pub(crate) fn children(parent: i32) -> Vec<i32> {
     processes
         .filter(|&process| stat(process, PARENT).is_ok_and(|of| of == parent))
         .collect()
+}
+
+/// How many processes the kernel has killed for want of memory, its own or a cgroup's, since boot; of the whole machine,
+/// also in a container. `None`: Linux before 4.13.
+pub(crate) fn oom_kills() -> Option<u64> {
+    let counters = fs::read_to_string("/proc/vmstat").ok()?;
+    let count = counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+    count.parse().ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use nix::{
     unistd::Pid,
 };
 use proxyplane_proto::v1::{RestartProxyServiceRequest, StartProxyServiceRequest, StopProxyServiceRequest};
-use proxyplane_tests::{Api, Curl, Frozen, Load, RawOrigin, World, eventually, nginx, reason};
+use proxyplane_tests::{Api, Curl, Frozen, Load, RawOrigin, UnsureLoad, World, eventually, nginx, reason};
+use serde_json::Value;
 
 const NONE: [&str; 0] = [];
 
@@ -152,8 +153,8 @@ fn a_worker_that_dies_again_and_again_is_given_up_and_answers_503() {
     let failed = eventually("it is given up", || {
         let now = proxy.get();
         if let Some(worker) = now["pid"].as_i64() {
-            // It may just have died by itself: then there is nothing to kill.
-            let _ = kill(Pid::from_raw(worker as i32), Signal::SIGKILL);
+            // What its own abort does to it, not a SIGKILL, which is somebody else's doing. It may just have died.
+            let _ = kill(Pid::from_raw(worker as i32), Signal::SIGABRT);
         }
         (now["state"] == "failed").then_some(now)
     });
@@ -161,6 +162,49 @@ fn a_worker_that_dies_again_and_again_is_given_up_and_answers_503() {
     assert!(failed["last_error"].is_string());
     assert_eq!(proxy.curl().get(&nginx().http("/hello")).status, 503);
     assert_eq!(proxy.restart()["state"], "running", "a person may try again");
+}
+
+#[test]
+fn a_worker_that_exits_by_itself_as_soon_as_it_serves_is_given_up() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("quitter").start();
+    let failed = eventually("it is given up", || {
+        let now = proxy.get();
+        if let (Some(worker), "running") = (now["pid"].as_i64(), now["state"].as_str()?) {
+            // It drains, has nothing to finish, and exits with status 0: nobody told the control plane.
+            let _ = kill(Pid::from_raw(worker as i32), Signal::SIGTERM);
+        }
+        (now["state"] == "failed").then_some(now)
+    });
+    assert_eq!(failed["last_exit"], "exit status 0", "{failed}");
+    assert_eq!(proxy.curl().get(&nginx().http("/hello")).status, 503);
+}
+
+#[test]
+fn kills_of_a_worker_that_serves_are_no_crash_loop_however_fast_they_come() {
+    const KILLS: u64 = 12;
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("target").start();
+    let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let load = UnsureLoad::on(&proxy.address(), &origin.address(), 4);
+    let mut killed = Value::Null;
+    for kills in 1..=KILLS {
+        let now = eventually("another worker serves", || {
+            let now = proxy.get();
+            (now["state"] == "running" && now["pid"] != killed).then_some(now)
+        });
+        killed = now["pid"].clone();
+        kill(Pid::from_raw(killed.as_i64().unwrap() as i32), Signal::SIGKILL).unwrap();
+        let now = eventually("the death is noticed", || {
+            let now = proxy.get();
+            (now["pid"] != killed).then_some(now)
+        });
+        assert_ne!(now["state"], "failed", "after {kills} kills: {now}");
+    }
+    let now = proxy.becomes("running");
+    assert_eq!(now["restarts"], KILLS, "{now}");
+    assert_eq!(proxy.curl().get(&nginx().http("/hello")).text(), "hello from nginx\n");
+    assert!(!load.stop().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,24 @@
 //! What the kernel says of a process, and what it lets it use.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::process::CommandExt as _, process::Command, str::FromStr};
 
 /// Changes the soft limit of a resource, as prlimit(1) names it, for a process that runs.
 #[track_caller]
 pub fn limit(process: i32, resource: &str, most: u64) {
+    // As its own account: root may not everywhere change the limits of others.
     let limited = Command::new("prlimit")
         .args(["--pid", &process.to_string(), &format!("--{resource}={most}:")])
+        .uid(account(process, "Uid:"))
+        .gid(account(process, "Gid:"))
         .output()
         .expect("prlimit can be started");
     let said = String::from_utf8_lossy(&limited.stderr);
     assert!(limited.status.success(), "{resource} of {process}: {said}");
+}
+
+#[track_caller]
+fn account(process: i32, kind: &str) -> u32 {
+    field(process, kind).expect("a number")
 }
 
 /// Memory that a process has, in bytes.
@@ -45,9 +53,14 @@ pub fn descriptors(process: i32) -> Vec<u64> {
 }
 
 #[track_caller]
-fn status(process: i32, field: &str) -> u64 {
+fn status(process: i32, name: &str) -> u64 {
+    field::<u64>(process, name).expect("a number of KiB") * 1024
+}
+
+/// The first value of a field of `/proc/<pid>/status`.
+#[track_caller]
+fn field<T: FromStr>(process: i32, name: &str) -> Option<T> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.expect("a number of KiB") * 1024
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }

@@ -42,9 +42,14 @@ impl PlainUser {
             fs::copy(program, bin.join(name)).expect("a program can be copied");
         }
         for path in [directory.to_owned(), directory.join("home")] {
-            chown(path, Some(self.uid), Some(self.gid)).expect("root can give away what it has");
+            self.give(&path);
         }
         bin.join("proxyplane")
+    }
+
+    /// Gives it a file or directory.
+    pub(crate) fn give(&self, path: &Path) {
+        chown(path, Some(self.uid), Some(self.gid)).expect("root can give away what it has");
     }
 
     /// Has `command` run as the account.

@@ -14,7 +14,7 @@ use std::{
 use crate::world::binary;
 
 /// Adds what SKEW holds, in seconds, to the wall clock. Other clocks go on as they are.
-const LIBRARY: &str = r#"
+const LIBRARY: &str = r"
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stddef.h>
@@ -49,7 +49,7 @@ time_t time(time_t *at) {
     if (at) *at = now.tv_sec;
     return now.tv_sec;
 }
-"#;
+";
 
 /// Becomes WORKER, with the library.
 const STARTER: &str = r#"

@@ -9,6 +9,7 @@ mod access_log;
 mod block;
 mod body;
 mod cell;
+mod ids;
 mod open;
 mod queue;
 mod recorder;

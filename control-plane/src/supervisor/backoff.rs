@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A worker that had been READY for this long is replaced at once, and its death is no sign of a crash loop.
+/// A worker that had been READY for this long is replaced at once, however it died, and its death is no sign of a crash loop.
 pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// This many early deaths within [`BREAKER_WINDOW`] open the breaker.
 pub(crate) const BREAKER_DEATHS: usize = 5;
@@ -22,6 +22,15 @@ pub(crate) struct Deaths {
     recent: VecDeque<Instant>,
 }
 
+/// What a worker that died had done before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It was never READY.
+    Never,
+    /// It was READY for this long. `killed`: until somebody else sent it SIGKILL.
+    For { time: Duration, killed: bool },
+}
+
 /// What to do about a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -32,11 +41,19 @@ pub(crate) enum Verdict {
 }
 
 impl Deaths {
-    /// Counts a death of a worker that had been READY for `ready_for` (`None`: never). `jitter` is in 0..1.
-    pub(crate) fn count(&mut self, ready_for: Option<Duration>, now: Instant, jitter: f64) -> Verdict {
-        if ready_for.is_some_and(|ready_for| ready_for >= STABLE_AFTER) {
-            *self = Self::default();
-            return Verdict::RespawnAt(now);
+    /// Counts a death. `jitter` is in 0..1.
+    ///
+    /// A kill of a worker that was READY says nothing about the worker: it is replaced at once, and what was counted
+    /// before stays as it is. One that was never READY has not shown that it can be: its death counts, whatever it died
+    /// of.
+    pub(crate) fn count(&mut self, served: Served, now: Instant, jitter: f64) -> Verdict {
+        match served {
+            Served::For { time, .. } if time >= STABLE_AFTER => {
+                *self = Self::default();
+                return Verdict::RespawnAt(now);
+            }
+            Served::For { killed: true, .. } => return Verdict::RespawnAt(now),
+            Served::For { killed: false, .. } | Served::Never => {}
         }
         self.recent.push_back(now);
         while self
@@ -69,13 +86,38 @@ mod tests {
     use super::*;
 
     const MIDDLE: f64 = 0.5;
+    const KILLED: Served = Served::For {
+        time: Duration::ZERO,
+        killed: true,
+    };
+
+    fn crashed_after(time: Duration) -> Served {
+        Served::For { time, killed: false }
+    }
 
     #[test]
     fn a_worker_that_was_stable_is_replaced_at_once() {
         let (mut deaths, now) = (Deaths::default(), Instant::now());
-        deaths.count(None, now, MIDDLE);
-        assert_eq!(deaths.count(Some(STABLE_AFTER), now, MIDDLE), Verdict::RespawnAt(now));
+        deaths.count(Served::Never, now, MIDDLE);
+        assert_eq!(
+            deaths.count(crashed_after(STABLE_AFTER), now, MIDDLE),
+            Verdict::RespawnAt(now)
+        );
         assert_eq!(deaths, Deaths::default());
+    }
+
+    #[test]
+    fn a_worker_that_was_killed_is_replaced_at_once_and_neither_counts_nor_excuses_others() {
+        let (mut deaths, now) = (Deaths::default(), Instant::now());
+        for _ in 0..4 {
+            deaths.count(Served::Never, now, MIDDLE);
+            let before = deaths.clone();
+            for _ in 0..12 {
+                assert_eq!(deaths.count(KILLED, now, MIDDLE), Verdict::RespawnAt(now));
+            }
+            assert_eq!(deaths, before);
+        }
+        assert_eq!(deaths.count(Served::Never, now, MIDDLE), Verdict::GiveUp);
     }
 
     #[test]
@@ -84,7 +126,7 @@ mod tests {
         for expected in [100, 200, 400, 800] {
             let at = now + Duration::from_millis(expected);
             assert_eq!(
-                deaths.count(Some(Duration::from_secs(1)), now, MIDDLE),
+                deaths.count(crashed_after(Duration::from_secs(1)), now, MIDDLE),
                 Verdict::RespawnAt(at)
             );
         }
@@ -94,17 +136,17 @@ mod tests {
     fn the_fifth_early_death_within_a_minute_opens_the_breaker() {
         let (mut deaths, mut now) = (Deaths::default(), Instant::now());
         for _ in 0..4 {
-            assert_ne!(deaths.count(None, now, MIDDLE), Verdict::GiveUp);
+            assert_ne!(deaths.count(Served::Never, now, MIDDLE), Verdict::GiveUp);
             now += Duration::from_secs(14);
         }
-        assert_eq!(deaths.count(None, now, MIDDLE), Verdict::GiveUp);
+        assert_eq!(deaths.count(Served::Never, now, MIDDLE), Verdict::GiveUp);
     }
 
     #[test]
     fn deaths_further_apart_are_retried_for_ever_up_to_thirty_seconds() {
         let (mut deaths, mut now) = (Deaths::default(), Instant::now());
         for _ in 0..100 {
-            let Verdict::RespawnAt(at) = deaths.count(None, now, 1.0) else {
+            let Verdict::RespawnAt(at) = deaths.count(Served::Never, now, 1.0) else {
                 panic!("gave up")
             };
             assert!(at - now <= LONGEST_DELAY);

@@ -20,7 +20,7 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::exit;
+use super::exit::Exit;
 
 /// What is said of an end that the kernel does not tell.
 const UNKNOWN: &str = "unknown (adopted)";
@@ -60,19 +60,19 @@ impl Pidfd {
     }
 
     /// Waits until the process is gone and tells how it ended. May be cancelled and called again.
-    pub(super) async fn ended(&self) -> String {
+    pub(super) async fn ended(&self) -> Exit {
         // An error says that the runtime ends; nobody hears what is answered then.
         let _ = self.0.readable().await;
         if let Some(status) = self.reap() {
-            return exit::describe(status);
+            return Exit::new(status);
         }
         let deadline = tokio::time::Instant::now() + REAPED_WITHIN;
         loop {
             match self.exit_status() {
-                Ok(Some(status)) => return exit::describe(status),
+                Ok(Some(status)) => return Exit::new(status),
                 Ok(None) if tokio::time::Instant::now() < deadline => tokio::time::sleep(LOOK).await,
                 // Not reaped, or a kernel that does not tell.
-                _ => return UNKNOWN.to_owned(),
+                _ => return Exit::unknown(UNKNOWN),
             }
         }
     }
@@ -138,11 +138,11 @@ mod tests {
     #[tokio::test]
     async fn a_child_of_ours_is_reaped_and_told_of() {
         let spawned = |script: &str| Command::new("sh").args(["-c", script]).spawn().unwrap().id();
-        assert_eq!(pidfd(spawned("exit 3")).ended().await, "exit status 3");
+        assert_eq!(pidfd(spawned("exit 3")).ended().await.to_string(), "exit status 3");
         let sleeper = spawned("exec sleep 600");
         let watched = pidfd(sleeper);
         watched.signal(Signal::KILL).unwrap();
-        assert_eq!(watched.ended().await, "signal 9 (SIGKILL)");
+        assert_eq!(watched.ended().await.to_string(), "signal 9 (SIGKILL)");
         watched.signal(Signal::KILL).unwrap();
         assert!(!std::path::Path::new(&format!("/proc/{sleeper}")).exists());
     }
@@ -160,7 +160,7 @@ mod tests {
         std::io::BufRead::read_line(&mut output, &mut line).unwrap();
         let watched = pidfd(line.trim().parse().unwrap());
         watched.signal(Signal::KILL).unwrap();
-        let told = watched.ended().await;
+        let told = watched.ended().await.to_string();
         assert!([UNKNOWN, "signal 9 (SIGKILL)"].contains(&told.as_str()), "{told}");
         parent.wait().unwrap();
     }

@@ -8,7 +8,8 @@ use nix::{
 };
 use tokio::process::Child;
 
-use super::pidfd::Pidfd;
+use super::{exit::Exit, pidfd::Pidfd};
+use crate::process_table;
 
 /// A worker process whose end was not told yet.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Process {
     handle: Handle,
     /// Its process id.
     pub(super) pid: i32,
+    /// As [`process_table::oom_kills`] had it at first.
+    oom_kills: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -33,6 +36,7 @@ impl Process {
         Ok(Self {
             pid: pid.ok_or(io::ErrorKind::NotFound)?,
             handle: Handle::Child(child),
+            oom_kills: process_table::oom_kills(),
         })
     }
 
@@ -41,18 +45,20 @@ impl Process {
         Ok(Self {
             pid,
             handle: Handle::Adopted(Pidfd::watch(pidfd)?),
+            oom_kills: process_table::oom_kills(),
         })
     }
 
     /// Waits until it is gone and tells how it ended. May be cancelled and called again.
-    pub(super) async fn ended(&mut self) -> String {
-        match &mut self.handle {
+    pub(super) async fn ended(&mut self) -> Exit {
+        let exit = match &mut self.handle {
             Handle::Child(child) => match child.wait().await {
-                Ok(status) => super::exit::describe(status),
-                Err(error) => format!("unknown ({error})"),
+                Ok(status) => Exit::new(status),
+                Err(error) => Exit::unknown(format!("unknown ({error})")),
             },
             Handle::Adopted(process) => process.ended().await,
-        }
+        };
+        exit.out_of_memory(process_table::oom_kills() != self.oom_kills)
     }
 
     /// SIGKILL.

@@ -10,7 +10,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use super::{
-    backoff::{self, Deaths, Verdict},
+    backoff::{self, Deaths, Served, Verdict},
     status::ServiceState,
 };
 
@@ -131,8 +131,9 @@ pub(crate) enum Event {
     Ready,
     /// The worker has finished open exchanges and will exit.
     Drained,
-    /// The worker is gone, or could not be spawned. On the way to a stop: the last one is gone.
-    Exited { jitter: f64 },
+    /// The worker is gone, or could not be spawned; on the way to a stop, the last one is. `killed`: by somebody else, who
+    /// sent it SIGKILL.
+    Exited { killed: bool, jitter: f64 },
     /// [`State::due`] has come.
     Due,
 }
@@ -296,7 +297,7 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
             ),
             other => (other, vec![]),
         },
-        Event::Exited { jitter } => exited(state, now, jitter),
+        Event::Exited { killed, jitter } => exited(state, killed, now, jitter),
         Event::Due => due(state, now),
         Event::Boot => (state, vec![]),
     }
@@ -515,7 +516,7 @@ fn bind_failed(asked: Option<Asked>, boot: Option<BootRetry>, now: Instant, jitt
     )
 }
 
-fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+fn exited(state: State, killed: bool, now: Instant, jitter: f64) -> (State, Vec<Action>) {
     match state {
         State::Starting {
             asked: Some(Asked { enabled: false }),
@@ -525,12 +526,15 @@ fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
             vec![Action::Release, Action::Answer(Outcome::Died)],
         ),
         State::Starting { asked, deaths, .. } => {
-            let (state, mut actions) = died(deaths, None, now, jitter);
+            let (state, mut actions) = died(deaths, Served::Never, now, jitter);
             actions.extend(answer(asked, Outcome::Died));
             (state, actions)
         }
-        State::Running { since, deaths } => died(deaths, Some(now.duration_since(since)), now, jitter),
-        replacing @ State::Replacing { .. } => overlap::exited(replacing, now, jitter),
+        State::Running { since, deaths } => {
+            let time = now.duration_since(since);
+            died(deaths, Served::For { time, killed }, now, jitter)
+        }
+        replacing @ State::Replacing { .. } => overlap::exited(replacing, killed, now, jitter),
         State::Draining { then, .. } | State::Stopping { then, .. } => match then {
             Then::Stop => stopped(),
             Then::Start(asked) => spawn(Some(asked), Deaths::default(), now),
@@ -542,8 +546,8 @@ fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
     }
 }
 
-fn died(mut deaths: Deaths, ready_for: Option<Duration>, now: Instant, jitter: f64) -> (State, Vec<Action>) {
-    match deaths.count(ready_for, now, jitter) {
+fn died(mut deaths: Deaths, served: Served, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+    match deaths.count(served, now, jitter) {
         Verdict::RespawnAt(respawn_at) => (State::Crashed { respawn_at, deaths }, vec![]),
         Verdict::GiveUp => (State::Failed { refusing: true }, vec![Action::Refuse]),
     }

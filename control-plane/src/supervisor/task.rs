@@ -25,6 +25,7 @@ use super::{
     adopt::{Adoptee, Pending},
     binary::WorkerBinary,
     error::LifecycleError,
+    exit::Exit,
     holder::PortHolder,
     listeners::{BindError, Listeners},
     logs::LogFile,
@@ -109,7 +110,7 @@ struct Worker {
 enum Heard {
     News(FromWorker),
     /// It is gone, and how.
-    Exit(String),
+    Exit(Exit),
     /// It should be.
     Overdue,
 }
@@ -216,10 +217,13 @@ pub(super) async fn run(
                 }
             }
             Step::Gone(exit) => {
-                task.buried(&exit);
+                // What we killed ourselves, because it did not do something in time, is nobody else's kill.
+                let killed = exit.is_somebodys_kill() && task.overdue.is_none();
+                task.buried(&exit.to_string());
                 // On the way to a stop, replaced workers may still drain.
                 if !task.is_stopping() || task.generations.is_empty() {
-                    task.apply(Event::Exited { jitter: rand::random() }).await;
+                    let jitter = rand::random();
+                    task.apply(Event::Exited { killed, jitter }).await;
                 }
             }
             Step::NoCallers => return,
@@ -241,7 +245,7 @@ enum Step {
     News(FromWorker),
     Beside(Beside),
     /// The worker is, and how.
-    Gone(String),
+    Gone(Exit),
     NoCallers,
 }
 
@@ -406,7 +410,7 @@ impl Task {
     }
 }
 
-async fn ended(process: Option<&mut Process>) -> Option<String> {
+async fn ended(process: Option<&mut Process>) -> Option<Exit> {
     match process {
         Some(process) => Some(process.ended().await),
         None => None,

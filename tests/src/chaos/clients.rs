@@ -21,6 +21,9 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub enum Outcome {
     /// The response came with its last byte.
     Complete,
+    /// The connection, which had served before, was closed before the first byte of an answer: what an HTTP/1 client
+    /// meets when its request crosses the close of an idle connection, and sends again (RFC 9112 §9.3.1).
+    Crossed,
     /// It did not.
     Failed(String),
 }
@@ -30,8 +33,12 @@ pub enum Outcome {
 pub struct Asked {
     /// Its path, which no other has.
     pub path: String,
+    /// Its client, and which of the client's connections it was sent on.
+    pub connection: (usize, usize),
     /// When its connection was opened.
     pub connected: Instant,
+    /// When it was sent.
+    pub began: Instant,
     /// When its last byte had come, or when it failed.
     pub ended: Instant,
     /// What became of it.
@@ -56,6 +63,7 @@ impl Clients {
                     origin: origin.address(),
                     done: Arc::clone(&done),
                     log: Vec::new(),
+                    connections: 0,
                 };
                 thread::spawn(move || {
                     client.run(every);
@@ -89,6 +97,14 @@ struct Client {
     origin: String,
     done: Arc<AtomicBool>,
     log: Vec<Asked>,
+    connections: usize,
+}
+
+/// How an answer ended, if not in an error.
+enum Answer {
+    Complete,
+    /// Completely, and the proxy closes the connection.
+    Last,
 }
 
 impl Client {
@@ -98,7 +114,8 @@ impl Client {
             let Some((mut socket, connected)) = self.connect() else {
                 return;
             };
-            loop {
+            self.connections += 1;
+            for sent in 0_u64.. {
                 if self.done.load(Ordering::Relaxed) {
                     return;
                 }
@@ -106,15 +123,23 @@ impl Client {
                 // What a fault held up is not made up for: the rate is an upper one.
                 due = (due + every).max(Instant::now());
                 let path = format!("/{}/{}", self.number, self.log.len());
-                let asked = ask(&mut socket, &self.origin, &path);
-                let failed = asked.is_err();
+                let began = Instant::now();
+                let mut answer = Vec::new();
+                let asked = ask(&mut socket, &self.origin, &path, &mut answer);
+                let goes_on = matches!(asked, Ok(Answer::Complete));
                 self.log.push(Asked {
                     path,
+                    connection: (self.number, self.connections),
                     connected,
+                    began,
                     ended: Instant::now(),
-                    outcome: asked.map_or_else(|error| Outcome::Failed(error.to_string()), |()| Outcome::Complete),
+                    outcome: match asked {
+                        Ok(_) => Outcome::Complete,
+                        Err(error) if sent > 0 && answer.is_empty() && is_close(&error) => Outcome::Crossed,
+                        Err(error) => Outcome::Failed(error.to_string()),
+                    },
                 });
-                if failed {
+                if !goes_on {
                     break;
                 }
             }
@@ -136,10 +161,14 @@ impl Client {
     }
 }
 
-/// One request and its whole response, which must be 200.
-fn ask(socket: &mut TcpStream, origin: &str, path: &str) -> io::Result<()> {
+fn is_close(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// One request and its whole response, which must be 200. `answer` gets what was read, also of half a response.
+fn ask(socket: &mut TcpStream, origin: &str, path: &str, answer: &mut Vec<u8>) -> io::Result<Answer> {
     socket.write_all(format!("GET http://{origin}{path} HTTP/1.1\r\nHost: {origin}\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     loop {
         if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -150,7 +179,8 @@ fn ask(socket: &mut TcpStream, origin: &str, path: &str) -> io::Result<()> {
             let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
             let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
             if answer.len() >= end + 4 + length {
-                return Ok(());
+                let closes = head.lines().any(|line| line.eq_ignore_ascii_case("connection: close"));
+                return Ok(if closes { Answer::Last } else { Answer::Complete });
             }
         }
         match socket.read(&mut chunk)? {

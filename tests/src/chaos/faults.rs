@@ -1,7 +1,7 @@
 //! What strikes, and when.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -10,15 +10,26 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Dice, Frozen, World, eventually, kill_tree};
+use super::{Asked, Outcome, disk::SmallDisk, link, stage::Stage};
+use crate::{Dice, Frozen, eventually, kill_tree};
 
 /// A frozen process is frozen for this long at most.
 const FROZEN_MS: u64 = 3_000;
 /// A killed control plane is away for this long at most.
 const AWAY_MS: u64 = 2_000;
+/// A slow database does nothing for so long,
+const STALLED: Duration = Duration::from_millis(90);
+/// then works for so long.
+const WORKING: Duration = Duration::from_millis(10);
+/// A worker tries a full disk again every 500 ms. Until then a kill would cost what the disk did not take: two faults at
+/// once, of which nobody promises anything.
+const DISK_TRIED_AGAIN: Duration = Duration::from_secs(1);
+/// The smallest spool that can be set.
+const SPOOL_MIN: &str = "1MiB";
+const SPOOL_USUAL: &str = "1GiB";
 
 /// A fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Fault {
     /// SIGKILL of the worker.
     KillWorker,
@@ -28,6 +39,8 @@ pub enum Fault {
     KillPostgres,
     /// Worker and control plane at once.
     KillWorkerAndControlPlane,
+    /// Worker and Postgres at once.
+    KillWorkerAndPostgres,
     /// Control plane and Postgres at once.
     KillControlPlaneAndPostgres,
     /// SIGSTOP of the worker for up to three seconds.
@@ -36,14 +49,52 @@ pub enum Fault {
     FreezePostgres,
     /// SIGSTOP of the control plane for up to three seconds: a worker link that hangs.
     FreezeControlPlane,
+    /// Postgres gets a tenth of its time, for up to three seconds.
+    SlowPostgres,
+    /// Every connection of the worker link is cut.
+    CutLink,
+    /// The disk of the spool is full, for up to three seconds. Without root there is none that may be filled: the spool
+    /// itself may then hold little.
+    FillDisk,
     /// An accepted update.
     Update,
+    /// The worker is replaced by another.
+    Restart,
+    /// The control plane executes itself anew.
+    Upgrade,
 }
 
 impl Fault {
+    /// Every kill.
+    pub const KILLS: [Self; 6] = [
+        Self::KillWorker,
+        Self::KillControlPlane,
+        Self::KillPostgres,
+        Self::KillWorkerAndControlPlane,
+        Self::KillWorkerAndPostgres,
+        Self::KillControlPlaneAndPostgres,
+    ];
+
     /// Does it end a worker?
     pub fn kills_worker(self) -> bool {
-        matches!(self, Self::KillWorker | Self::KillWorkerAndControlPlane)
+        matches!(
+            self,
+            Self::KillWorker | Self::KillWorkerAndControlPlane | Self::KillWorkerAndPostgres
+        )
+    }
+
+    fn kills_control_plane(self) -> bool {
+        matches!(
+            self,
+            Self::KillControlPlane | Self::KillWorkerAndControlPlane | Self::KillControlPlaneAndPostgres
+        )
+    }
+
+    fn kills_postgres(self) -> bool {
+        matches!(
+            self,
+            Self::KillPostgres | Self::KillWorkerAndPostgres | Self::KillControlPlaneAndPostgres
+        )
     }
 }
 
@@ -52,118 +103,131 @@ impl Fault {
 pub struct Struck {
     /// Which.
     pub fault: Fault,
-    /// When.
+    /// When it began.
+    pub began: Instant,
+    /// When a killed worker was as good as gone: the signal had been sent. What ended before had until then to be stored.
     pub at: Instant,
-    /// When everything that it kills was gone. A client that connects in between, to a listener whose last holder is
-    /// about to die, is cut off like one whose worker was killed.
+    /// When everything that it kills was gone, and what it does was done. A client that connects in between, to a
+    /// listener whose last holder is about to die, is cut off like one whose worker was killed: nobody else holds it.
     pub done: Instant,
+}
+
+impl Struck {
+    /// Was the worker that a request was sent to being replaced at the time?
+    pub(super) fn replaced(&self, asked: &Asked) -> bool {
+        self.fault == Fault::Restart
+            && asked.outcome == Outcome::Crossed
+            && (self.began..=self.done).contains(&asked.ended)
+    }
 }
 
 /// The faults of a run.
 pub(super) struct Faults {
-    proxy: String,
     struck: Vec<Struck>,
+    disk: Option<SmallDisk>,
     limit: u64,
 }
 
 impl Faults {
-    pub(super) fn new(proxy: &str) -> Self {
+    pub(super) fn new(disk: Option<SmallDisk>) -> Self {
         Self {
-            proxy: proxy.to_owned(),
             struck: Vec::new(),
-            limit: 0,
+            disk,
+            limit: 10_000_000,
         }
     }
 
-    pub(super) fn strike(&mut self, fault: Fault, world: &mut World, dice: &mut Dice) {
-        let worker = fault.kills_worker().then(|| self.worker(world));
-        let at = Instant::now();
+    pub(super) fn strike(&mut self, fault: Fault, stage: &mut Stage, dice: &mut Dice) {
+        let worker = fault.kills_worker().then(|| stage.worker());
+        let postmaster = fault.kills_postgres().then(|| stage.postmaster());
+        let began = Instant::now();
         if let Some(worker) = worker {
-            let _ = kill(Pid::from_raw(worker), Signal::SIGKILL);
+            kill(Pid::from_raw(worker), Signal::SIGKILL).expect("a worker that lives can be killed");
         }
-        self.struck.push(Struck { fault, at, done: at });
+        let at = Instant::now();
+        if fault.kills_control_plane() {
+            stage.world.kill();
+        }
+        if let Some(postmaster) = postmaster {
+            kill_tree(postmaster);
+        }
+        let gone = Instant::now();
+        if fault.kills_control_plane() {
+            away(dice, AWAY_MS);
+            stage.world.serve();
+        }
+        self.hinder(fault, stage, dice);
+        let done = match fault {
+            Fault::KillWorkerAndControlPlane => gone,
+            Fault::Restart => Instant::now(),
+            _ => at,
+        };
+        self.struck.push(Struck { fault, began, at, done });
+    }
+
+    /// What is no kill.
+    fn hinder(&mut self, fault: Fault, stage: &mut Stage, dice: &mut Dice) {
         match fault {
-            Fault::KillWorker => {}
-            Fault::KillControlPlane | Fault::KillWorkerAndControlPlane => {
-                world.kill();
-                self.done();
-                away(dice, AWAY_MS);
-                world.serve();
-            }
-            Fault::KillPostgres => {
-                if let Some(postmaster) = world.postmaster() {
-                    kill_tree(postmaster);
+            Fault::FreezeWorker => freeze(&Frozen::tree(stage.worker()), dice),
+            Fault::FreezePostgres => freeze(&Frozen::tree(stage.postmaster()), dice),
+            Fault::FreezeControlPlane => freeze(&Frozen::alone(stage.world.pid()), dice),
+            Fault::SlowPostgres => {
+                let postmaster = stage.postmaster();
+                let end = Instant::now() + Duration::from_millis(dice.below(FROZEN_MS));
+                while Instant::now() < end {
+                    let stalled = Frozen::tree(postmaster);
+                    thread::sleep(STALLED);
+                    drop(stalled);
+                    thread::sleep(WORKING);
                 }
             }
-            Fault::KillControlPlaneAndPostgres => {
-                world.kill();
-                if let Some(postmaster) = world.postmaster() {
-                    kill_tree(postmaster);
+            Fault::CutLink => link::cut(stage.world.pid()),
+            Fault::FillDisk => match &self.disk {
+                Some(disk) => {
+                    let full = disk.fill();
+                    away(dice, FROZEN_MS);
+                    drop(full);
+                    thread::sleep(DISK_TRIED_AGAIN);
                 }
-                away(dice, AWAY_MS);
-                world.serve();
-            }
-            Fault::FreezeWorker => freeze(self.worker(world), dice),
-            Fault::FreezePostgres => {
-                if let Some(postmaster) = world.postmaster() {
-                    freeze(postmaster, dice);
+                None => {
+                    update(stage, "--spool-limit", SPOOL_MIN);
+                    away(dice, FROZEN_MS);
+                    update(stage, "--spool-limit", SPOOL_USUAL);
                 }
-            }
-            Fault::FreezeControlPlane => {
-                let server = world.server().pid();
-                let frozen = Frozen::alone(server);
-                away(dice, FROZEN_MS);
-                drop(frozen);
-            }
+            },
             Fault::Update => {
-                // The database may still be coming back from the fault before.
                 self.limit += 1;
-                let limit = (10_000_000 + self.limit).to_string();
-                eventually("an update is accepted", || {
-                    let update = ["proxy", "update", &self.proxy, "--capture-limit", &limit];
-                    (world.proxyctl(update).code == 0).then_some(())
+                update(stage, "--capture-limit", &self.limit.to_string());
+            }
+            Fault::Restart => accepted(stage, &["proxy", "restart", &stage.proxy]),
+            Fault::Upgrade => {
+                accepted(stage, &["system", "upgrade"]);
+                eventually("the control plane is back", || {
+                    (stage.world.proxyctl(["system", "status"]).code == 0).then_some(())
                 });
             }
+            _ => {}
         }
-    }
-
-    fn done(&mut self) {
-        if let Some(last) = self.struck.last_mut() {
-            last.done = Instant::now();
-        }
-    }
-
-    /// After the load: waits until everything runs again; how often the worker was replaced.
-    pub(super) fn settle(&self, world: &mut World) -> String {
-        eventually("everything runs again", || {
-            let now = world.proxyctl(["-o", "json", "proxy", "get", &self.proxy]);
-            (now.code == 0)
-                .then(|| now.json())
-                .filter(|now| now["state"] == "running")
-        })["restarts"]
-            .to_string()
     }
 
     pub(super) fn into_struck(self) -> Vec<Struck> {
         self.struck
     }
-
-    /// The worker by its run record: it can be read while nobody answers. Waits for one that lives.
-    fn worker(&self, world: &World) -> i32 {
-        eventually("there is a worker", || {
-            let record = fs::read(world.data_dir().join(format!("run/{}.json", self.proxy))).ok()?;
-            let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
-            let pid = i32::try_from(record["pid"].as_i64()?).ok()?;
-            let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            (!status.contains(") Z ")).then_some(pid)
-        })
-    }
 }
 
-fn freeze(process: i32, dice: &mut Dice) {
-    let frozen = Frozen::tree(process);
+fn update(stage: &Stage, flag: &str, value: &str) {
+    accepted(stage, &["proxy", "update", &stage.proxy, flag, value]);
+}
+
+/// The database, or the worker, may still be coming back from the fault before.
+fn accepted(stage: &Stage, command: &[&str]) {
+    eventually(&format!("{command:?} succeeds"), || {
+        (stage.world.proxyctl(command).code == 0).then_some(())
+    });
+}
+
+fn freeze(_frozen: &Frozen, dice: &mut Dice) {
     away(dice, FROZEN_MS);
-    drop(frozen);
 }
 
 fn away(dice: &mut Dice, at_most: u64) {

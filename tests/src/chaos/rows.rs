@@ -1,28 +1,31 @@
 //! The rows, read by a client of its own: not through anything of the product.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
 use postgres::{Config, NoTls};
 
-use crate::World;
-
-/// How often a path with a complete answer is stored.
-pub(super) fn read(world: &World, proxy: &str) -> HashMap<String, u32> {
-    try_read(world, proxy).unwrap_or_else(|error| panic!("the rows cannot be read: {error}"))
+/// What is stored of a path, which was asked for once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Rows, whatever they say.
+    pub(super) rows: u32,
+    /// Rows that say that the whole answer passed.
+    pub(super) whole: u32,
 }
 
-fn try_read(world: &World, proxy: &str) -> Result<HashMap<String, u32>, Box<dyn std::error::Error>> {
-    let password = fs::read_to_string(world.data_dir().join("secrets/database.password"))?;
-    let mut client = Config::new()
-        .host_path(world.data_dir().join("run/pg"))
-        .user("proxyplane")
-        .dbname("proxyplane")
-        .password(password.trim())
-        .connect(NoTls)?;
+/// What is stored of every path.
+pub(super) fn read(database: &Config, proxy: &str) -> Result<HashMap<String, Stored>, Box<dyn std::error::Error>> {
+    let mut client = database.connect(NoTls)?;
     let proxy: uuid::Uuid = proxy.parse()?;
-    let query = "SELECT path, count(*) FROM exchanges WHERE service_id = $1 AND status = 200 GROUP BY path";
+    let query = "SELECT path, count(*), count(*) FILTER (WHERE status = 200 AND error IS NULL) \
+                 FROM exchanges WHERE service_id = $1 GROUP BY path";
     let rows = client.query(query, &[&proxy])?;
     rows.iter()
-        .map(|row| Ok((row.try_get(0)?, u32::try_from(row.try_get::<_, i64>(1)?)?)))
+        .map(|row| {
+            let count =
+                |column: usize| Ok::<_, Box<dyn std::error::Error>>(u32::try_from(row.try_get::<_, i64>(column)?)?);
+            let (rows, whole) = (count(1)?, count(2)?);
+            Ok((row.try_get(0)?, Stored { rows, whole }))
+        })
         .collect()
 }

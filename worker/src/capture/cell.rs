@@ -10,11 +10,14 @@ use proxyplane_record::{
     BodyChunk, Complete, Exchange, ExchangeState, Flags, INLINE_BODY_MAX, Kind, Record, Side, frame,
 };
 
-use super::{Capture, Start, body::Body, lock};
+use super::{Capture, Start, body::Body, ids::Ids, lock};
 use crate::service::OpenKind;
 
 /// Most bytes of all texts of a record; what is left of a frame is for bodies and the rest.
 const TEXTS_MAX: usize = frame::PAYLOAD_MAX - 2 * INLINE_BODY_MAX;
+
+/// This process's.
+static IDS: Ids = Ids::new();
 
 /// What recorder and sweeper share of an exchange.
 pub(super) struct Cell {
@@ -87,7 +90,7 @@ impl State {
 
 impl Cell {
     pub(super) fn begin(capture: &Arc<Capture>, start: Start) -> Arc<Self> {
-        let id = Bytes::copy_from_slice(uuid::Uuid::now_v7().as_bytes());
+        let id = Bytes::copy_from_slice(IDS.next(start.began_at_us).as_bytes());
         let exchange = Exchange {
             id: id.clone(),
             kind: start.kind.into(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Asked, EXIT_GRACE, Event, Outcome, READY_TIMEOUT, State, Then, drain_then, spawn};
-use crate::supervisor::backoff::Deaths;
+use crate::supervisor::backoff::{Deaths, Served};
 
 impl State {
     /// Until when what is open may finish; `None` unless it drains.
@@ -47,7 +47,7 @@ pub(super) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
 }
 
 /// The worker that was to be replaced has died: the one that was to replace it need not wait for that any more.
-pub(super) fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+pub(super) fn exited(state: State, killed: bool, now: Instant, jitter: f64) -> (State, Vec<Action>) {
     let State::Replacing {
         since,
         mut deaths,
@@ -57,7 +57,8 @@ pub(super) fn exited(state: State, now: Instant, jitter: f64) -> (State, Vec<Act
         return (state, vec![]);
     };
     // Counted, but no verdict: the next one is on its way.
-    deaths.count(Some(now.duration_since(since)), now, jitter);
+    let time = now.duration_since(since);
+    deaths.count(Served::For { time, killed }, now, jitter);
     let asked = Some(Asked { enabled: true });
     (
         State::Starting {
@@ -85,7 +86,10 @@ mod tests {
     use crate::supervisor::status::ServiceState;
 
     const DRAIN: Duration = Duration::from_secs(30);
-    const DEATH: Event = Event::Exited { jitter: 0.5 };
+    const DEATH: Event = Event::Exited {
+        killed: false,
+        jitter: 0.5,
+    };
 
     /// A service whose worker is being replaced.
     struct Service {

@@ -3,7 +3,14 @@ use super::*;
 const DRAIN: Duration = Duration::from_secs(30);
 const NEW: Asked = Asked { enabled: false };
 const ENABLED: Asked = Asked { enabled: true };
-const DEATH: Event = Event::Exited { jitter: 0.5 };
+const DEATH: Event = Event::Exited {
+    killed: false,
+    jitter: 0.5,
+};
+const KILL: Event = Event::Exited {
+    killed: true,
+    jitter: 0.5,
+};
 const NO_BIND: Event = Event::BindFailed { jitter: 0.5 };
 
 /// A service under test, with a clock that is moved by hand.
@@ -211,6 +218,48 @@ fn five_early_deaths_open_the_breaker_and_a_start_closes_it() {
     service.does(Event::Ready);
     assert_eq!(service.does(DEATH), []);
     assert_eq!(service.shows(), ServiceState::Crashed, "earlier deaths are forgotten");
+}
+
+#[test]
+fn a_worker_that_served_and_was_killed_is_replaced_at_once_however_often() {
+    let mut service = Service::running();
+    for _ in 0..12 {
+        assert_eq!(service.does(KILL), []);
+        assert_eq!(service.shows(), ServiceState::Crashed);
+        assert_eq!(service.state.due(), Some(service.now), "at once");
+        assert_eq!(service.falls_due(), [Action::Spawn]);
+        service.does(Event::Ready);
+    }
+    assert_eq!(service.shows(), ServiceState::Running);
+}
+
+#[test]
+fn kills_in_between_do_not_keep_a_crash_loop_going() {
+    let mut service = Service::running();
+    for _ in 0..4 {
+        service.does(DEATH);
+        service.falls_due();
+        service.does(Event::Ready);
+        service.does(KILL);
+        service.falls_due();
+        service.does(Event::Ready);
+    }
+    assert_eq!(service.does(DEATH), [Action::Refuse]);
+}
+
+#[test]
+fn a_worker_that_is_killed_before_it_ever_served_counts_as_dead() {
+    let mut service = Service::running();
+    for _ in 0..4 {
+        service.does(KILL);
+        service.falls_due();
+        assert_eq!(service.does(KILL), []);
+        service.falls_due();
+        service.does(Event::Ready);
+    }
+    service.does(KILL);
+    service.falls_due();
+    assert_eq!(service.does(KILL), [Action::Refuse]);
 }
 
 #[test]

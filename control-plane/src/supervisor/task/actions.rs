@@ -120,7 +120,10 @@ impl Task {
             Err(error) => {
                 self.seen.last_error = format!("the worker could not be started: {error}");
                 tracing::error!(service = %self.id, %error, "a worker could not be started");
-                Some(Event::Exited { jitter: rand::random() })
+                Some(Event::Exited {
+                    killed: false,
+                    jitter: rand::random(),
+                })
             }
         }
     }

@@ -162,7 +162,7 @@ impl Task {
                 ));
             }
             Heard::Exit(exit) => {
-                self.bury_generation(index, &exit);
+                self.bury_generation(index, &exit.to_string());
                 return self.last_is_gone();
             }
         }
@@ -197,7 +197,10 @@ impl Task {
     /// A stop is over when the last worker is gone, whichever that is.
     pub(super) fn last_is_gone(&self) -> Option<Event> {
         let none_left = self.worker.is_none() && self.generations.is_empty();
-        (none_left && self.is_stopping()).then(|| Event::Exited { jitter: rand::random() })
+        (none_left && self.is_stopping()).then(|| Event::Exited {
+            killed: false,
+            jitter: rand::random(),
+        })
     }
 
     /// Is it on its way to having no worker?

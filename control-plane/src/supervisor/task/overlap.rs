@@ -127,7 +127,7 @@ impl Task {
             // It has nothing else to say before that.
             Heard::News(_) | Heard::Overdue => None,
             Heard::Exit(exit) => {
-                self.bury_successor(&exit);
+                self.bury_successor(&exit.to_string());
                 Some(Event::SuccessorExited)
             }
         }
@@ -215,7 +215,10 @@ impl Task {
         self.unproven = Some(overlap.upgrade.binary);
         let Some(successor) = overlap.successor else {
             // It was just buried too.
-            return Some(Event::Exited { jitter: rand::random() });
+            return Some(Event::Exited {
+                killed: false,
+                jitter: rand::random(),
+            });
         };
         let roles = [Role::Successor, Role::Serving];
         self.record(run_record::change(

@@ -171,6 +171,7 @@ impl Task {
         if let Some(worker) = &self.worker {
             if let Err(error) = worker.link.activate(config).await {
                 // It is stored, so it has to come into force: by a new worker, if this one does not answer.
+                self.overdue = Some("did not put a stored change in force".to_owned());
                 worker.process.kill();
                 tracing::warn!(service = %self.id, ?error, "a stored change was not put in force; replacing the worker");
                 let detail = "the change is stored, but its worker did not put it in force; a new one will".to_owned();
