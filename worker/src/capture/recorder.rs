@@ -89,7 +89,7 @@ impl Recorder {
             return;
         }
         match state.exchange.kind() {
-            ExchangeKind::WebSocket => {
+            ExchangeKind::WebSocket if state.counted != Some(OpenKind::WebSocket) => {
                 self.cell.capture.stats.websocket();
                 self.cell.count_as(&mut state, Some(OpenKind::WebSocket));
             }
