@@ -11,7 +11,7 @@ use proxyplane_proto::{
         proxy_lifecycle_service_client::ProxyLifecycleServiceClient, workspace_service_client::WorkspaceServiceClient,
     },
 };
-use proxyplane_tests::{Api, Proxy, World, blamed, free_port, metadata, reason};
+use proxyplane_tests::{Api, Proxy, World, blamed, metadata, reason};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -260,15 +260,15 @@ async fn what_the_worker_refuses_is_blamed_on_its_field_and_nothing_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_port_of_a_running_proxy_needs_a_restart() {
+async fn an_address_that_overlaps_the_present_one_of_a_running_proxy_needs_a_restart() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("rooted").start();
     let values = ProxyService {
-        port: free_port().into(),
+        host: "0.0.0.0".into(),
         ..ProxyService::default()
     };
     let mut proxies = Api::of(workspace.world()).await.proxies();
-    let update = change(&proxy, values, &["port"]);
+    let update = change(&proxy, values, &["host"]);
     let refused = proxies.update_proxy_service(update.clone()).await.unwrap_err();
     assert_eq!(
         (refused.code(), reason(&refused).as_str()),

@@ -78,7 +78,9 @@ pub enum Error {
         proxies: i64,
     },
     /// The change needs a stopped service.
-    #[error("host and port change only while the proxy is stopped: stop, update, start")]
+    #[error(
+        "the new address overlaps the present one on the same port, so both cannot be open at once: stop, update, start"
+    )]
     RestartRequired,
     /// The worker refused the configuration.
     #[error("the worker refused the configuration: {}", joined(.0))]

@@ -49,8 +49,8 @@ pub enum LifecycleError {
     /// The worker refuses the configuration; nothing changed.
     #[error("the worker refused the configuration")]
     Rejected(Vec<Violation>),
-    /// Host or port of a service that holds its listeners cannot change.
-    #[error("host and port of a running service cannot change")]
+    /// The new address and the present one stand in each other's way.
+    #[error("the new address overlaps the present one on the same port")]
     RestartRequired,
     /// The control plane is stopping.
     #[error("the server is stopping")]

@@ -3,15 +3,21 @@
 //! Without SO_REUSEPORT: a conflict is known at once, and a worker's death takes no accept queue with it. Nobody calls
 //! `shutdown()` on them, that would end them for every holder.
 
+mod closing;
+mod handshakes;
+
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
 };
 
+pub(crate) use closing::Closing;
 use proxyplane_spec::{ListenHost, limits};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::holder::overlap;
 
 /// Ports to pick from for port 0: below the kernel's range for outgoing connections, one of which could otherwise hold
 /// the port at the next start.
@@ -20,7 +26,11 @@ const PICK_ATTEMPTS: usize = 64;
 
 /// Listening sockets, at least one, all on the same port.
 #[derive(Debug)]
-pub(crate) struct Listeners(Vec<(SocketAddr, TcpListener)>);
+pub(crate) struct Listeners {
+    /// What they are all of the addresses of; `None` if they are of nothing that a service can be told.
+    place: Option<(ListenHost, u16)>,
+    sockets: Vec<(SocketAddr, TcpListener)>,
+}
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -41,43 +51,90 @@ pub(crate) enum BindError {
 impl Listeners {
     /// Binds every address of `host` that the machine has; the first must be one.
     pub(crate) fn bind(host: ListenHost, port: u16) -> Result<Self, BindError> {
+        Self::gather(host, port, listen)
+    }
+
+    /// The same while these are open: a socket that is on one of the addresses already is shared.
+    pub(crate) fn bind_beside(&self, host: ListenHost, port: u16) -> Result<Self, BindError> {
+        Self::gather(host, port, |address| match self.on(address) {
+            Some(present) => present.try_clone(),
+            None => listen(address),
+        })
+    }
+
+    fn gather(
+        host: ListenHost,
+        port: u16,
+        mut listener_on: impl FnMut(SocketAddr) -> io::Result<TcpListener>,
+    ) -> Result<Self, BindError> {
         let mut bound = Vec::new();
         for ip in host.addresses() {
             let address = SocketAddr::new(ip, port);
-            match listen(address) {
+            match listener_on(address) {
                 Ok(listener) => bound.push((address, listener)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse(address)),
                 Err(error) if !bound.is_empty() && is_missing(&error) => {}
                 Err(source) => return Err(BindError::NotAvailable { address, source }),
             }
         }
-        Ok(Self(bound))
+        Ok(Self {
+            place: Some((host, port)),
+            sockets: bound,
+        })
     }
 
-    /// Those that a worker gave back, if they are the ones of `host` and `port`.
-    pub(crate) fn returned(listeners: Vec<(SocketAddr, TcpListener)>, host: ListenHost, port: u16) -> Option<Self> {
+    /// Those that a worker gave back, which may be the ones of `host` and `port`.
+    pub(crate) fn returned(sockets: Vec<(SocketAddr, TcpListener)>, host: ListenHost, port: u16) -> Self {
         let wanted = host.addresses();
-        let first = wanted.first()?;
-        let fits = listeners.first().is_some_and(|(address, _)| address.ip() == *first)
-            && listeners
+        let given = |ip: &IpAddr| sockets.iter().any(|(address, _)| address.ip() == *ip);
+        // What the machine does not have could not be bound either; asked without taking a port.
+        let complete = wanted.first().is_some_and(given)
+            && wanted
                 .iter()
-                .all(|(address, _)| address.port() == port && wanted.contains(&address.ip()));
-        fits.then_some(Self(listeners))
+                .all(|ip| given(ip) || UdpSocket::bind((*ip, 0)).is_err_and(|error| is_missing(&error)));
+        let no_more = sockets
+            .iter()
+            .all(|(address, _)| address.port() == port && wanted.contains(&address.ip()));
+        Self {
+            place: (complete && no_more).then_some((host, port)),
+            sockets,
+        }
+    }
+
+    /// Are they the ones of `host` and `port`?
+    pub(crate) fn is_at(&self, host: ListenHost, port: u16) -> bool {
+        self.place == Some((host, port))
+    }
+
+    /// Would one of them keep `host` and `port` from being bound, and is not shared?
+    pub(crate) fn overlap(&self, host: ListenHost, port: u16) -> bool {
+        let wanted = host.addresses().into_iter().map(|ip| SocketAddr::new(ip, port));
+        let mut new = wanted.filter(|address| self.on(*address).is_none());
+        new.any(|new| {
+            self.sockets
+                .iter()
+                .any(|(held, _)| held.port() == new.port() && overlap(held.ip(), new.ip()))
+        })
+    }
+
+    fn on(&self, address: SocketAddr) -> Option<&TcpListener> {
+        let found = self.sockets.iter().find(|(held, _)| *held == address);
+        found.map(|(_, listener)| listener)
     }
 
     /// The addresses, in the order of [`Self::descriptors`].
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(|(address, _)| *address).collect()
+        self.sockets.iter().map(|(address, _)| *address).collect()
     }
 
     /// The sockets, to be lent.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.0.iter().map(|(_, listener)| listener.as_fd()).collect()
+        self.sockets.iter().map(|(_, listener)| listener.as_fd()).collect()
     }
 
-    /// Duplicates for a task of our own.
+    /// Duplicates for a task of our own, or to be lent.
     pub(crate) fn duplicates(&self) -> io::Result<Vec<TcpListener>> {
-        self.0.iter().map(|(_, listener)| listener.try_clone()).collect()
+        self.sockets.iter().map(|(_, listener)| listener.try_clone()).collect()
     }
 }
 
@@ -145,10 +202,17 @@ mod tests {
             bound.addresses().into_iter().zip(sockets).collect::<Vec<_>>()
         };
         let (mine, other_port, other_host) = (duplicates, port + 1, ListenHost::parse("host", "::1").unwrap());
-        assert!(Listeners::returned(mine(), local(), port).is_some());
-        assert!(Listeners::returned(mine(), local(), other_port).is_none());
-        assert!(Listeners::returned(mine(), other_host, port).is_none());
-        assert!(Listeners::returned(Vec::new(), local(), port).is_none());
+        let is_at = |sockets, host, port| Listeners::returned(sockets, host, port).is_at(host, port);
+        assert!(is_at(mine(), local(), port));
+        assert!(!is_at(mine(), local(), other_port));
+        assert!(!is_at(mine(), other_host, port));
+        assert!(!is_at(Vec::new(), local(), port));
+        let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+        assert_eq!(
+            is_at(mine(), ListenHost::Localhost, port),
+            !has_ipv6,
+            "half of it is not it"
+        );
     }
 
     #[test]

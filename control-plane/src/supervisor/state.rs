@@ -99,7 +99,7 @@ pub(crate) enum Event {
     Adopted { serving: Duration },
     /// It serves what is not to run any more.
     Unwanted { drain: Duration },
-    /// It serves, but not where the service is to listen now.
+    /// The worker serves, but not where the service is to listen now, and cannot move there.
     Misplaced { drain: Duration },
     /// It was told to drain before. `wanted`: the service is to run.
     FoundDraining { remaining: Duration, wanted: bool },
@@ -232,9 +232,16 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         Event::Found
         | Event::Adopted { .. }
         | Event::Unwanted { .. }
-        | Event::Misplaced { .. }
         | Event::FoundDraining { .. }
         | Event::Stranger => adopt(state, event, now),
+        Event::Misplaced { drain } => match state {
+            State::Running { .. } => {
+                let (state, mut actions) = drain_then(Then::Boot, drain, now);
+                actions.push(Action::Release);
+                (state, actions)
+            }
+            other => (other, vec![]),
+        },
         Event::Bound => match state {
             State::Binding { asked, .. } => spawn(asked, Deaths::default(), now),
             other => (other, vec![]),
@@ -277,7 +284,6 @@ fn adopt(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
             (State::Running { since, deaths }, vec![])
         }
         (State::Adopting { .. }, Event::Unwanted { drain }) => drain_then(Then::Stop, drain, now),
-        (State::Adopting { .. }, Event::Misplaced { drain }) => drain_then(Then::Boot, drain, now),
         (State::Adopting { .. }, Event::FoundDraining { remaining, wanted }) => {
             let kill_at = now + remaining + EXIT_GRACE;
             if wanted {

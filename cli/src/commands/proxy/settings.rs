@@ -13,7 +13,7 @@ pub(super) struct Settings {
     /// Address to listen on, or 'localhost' for every loopback address (127.0.0.1 unless given).
     #[arg(long, value_name = "HOST")]
     pub(super) host: Option<String>,
-    /// Port to listen on; 0 picks a free one (which is what create does unless given).
+    /// Port to listen on; create picks a free one unless given, or for 0. A running proxy moves there without a restart.
     #[arg(long, value_name = "PORT")]
     pub(super) port: Option<u16>,
     /// Write a log line per exchange (the default).

@@ -345,9 +345,12 @@ fn a_found_worker_of_what_is_not_to_run_is_drained_and_stays_away() {
 }
 
 #[test]
-fn a_found_worker_that_listens_elsewhere_is_drained_and_followed_by_another() {
+fn a_worker_that_listens_elsewhere_and_cannot_move_is_drained_and_followed_by_another() {
+    let misplaced = Event::Misplaced { drain: DRAIN };
     let mut service = found();
-    assert_eq!(service.does(Event::Misplaced { drain: DRAIN }), [Action::Drain(DRAIN)]);
+    assert_eq!(service.does(misplaced), [], "nobody knows yet where it listens");
+    let mut service = Service::running();
+    assert_eq!(service.does(misplaced), [Action::Drain(DRAIN), Action::Release]);
     assert_eq!(service.does(DEATH), [Action::Bind]);
     assert_eq!(service.does(Event::Bound), [Action::Spawn]);
 }

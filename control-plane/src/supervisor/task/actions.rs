@@ -214,5 +214,6 @@ pub(in crate::supervisor) fn worker_config(shared: &Shared, row: &ServiceRow) ->
             .iter()
             .map(ToString::to_string)
             .collect(),
+        listeners: Vec::new(),
     }
 }
