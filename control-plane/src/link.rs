@@ -160,6 +160,11 @@ impl WorkerLink {
         self.instance.stage_on(config, listeners).await
     }
 
+    /// Has the worker build `config` in the place of what it built before. Nobody waits for it.
+    pub(crate) fn stage_instead(&self, config: WorkerConfig) {
+        self.instance.send(ToWorker::Stage(config));
+    }
+
     /// Puts `config`, which was staged, in force. From now on it is also what the worker gets when it redials, so an
     /// activation that is lost on the way is made up for.
     pub(crate) async fn activate(&self, config: WorkerConfig) -> Result<(), ChangeError> {

@@ -146,6 +146,28 @@ fn an_address_that_both_hosts_have_is_never_closed() {
 }
 
 #[test]
+fn a_wider_host_and_back_is_no_moment_without_a_listener() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("opened").start();
+    let worker = proxy.worker();
+    let visitors = Visitors::of(&proxy);
+    for host in ["0.0.0.0", "127.0.0.1", "0.0.0.0"] {
+        let now = proxy.update(["--host", host]);
+        assert_eq!((&now["host"], &now["pid"]), (&host.into(), &worker.into()));
+        assert_eq!(now["listening"], json!([format!("{host}:{}", proxy.port())]));
+        let from_outside = TcpStream::connect(("127.0.0.2", proxy.port()));
+        assert_eq!(from_outside.is_ok(), host == "0.0.0.0");
+        visitors.come();
+    }
+    assert_eq!(visitors.refused(), 0);
+    let carried = visitors.end();
+    eventually("everything is stored", || {
+        (proxy.get()["stored"] == carried).then_some(())
+    });
+    assert_eq!(proxy.worker(), worker);
+}
+
+#[test]
 fn a_proxy_that_answers_503_moves_too() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("doomed").start();

@@ -210,17 +210,6 @@ fn a_change_of_a_running_proxy_is_in_force_when_the_command_returns() {
 }
 
 #[test]
-fn an_address_that_overlaps_the_present_one_of_a_running_proxy_needs_a_restart() {
-    let workspace = World::shared().workspace();
-    let proxy = workspace.proxy("rooted").start();
-    proxy
-        .ctl("update", ["--host", "0.0.0.0"])
-        .fails(5, "stop, update, start");
-    assert_eq!(proxy.get()["host"], "127.0.0.1");
-    assert_eq!(proxy.state(), "running");
-}
-
-#[test]
 fn what_a_worker_refuses_does_not_take_effect() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("guarded").start();

@@ -49,8 +49,8 @@ pub enum LifecycleError {
     /// The worker refuses the configuration; nothing changed.
     #[error("the worker refused the configuration")]
     Rejected(Vec<Violation>),
-    /// The new address and the present one stand in each other's way.
-    #[error("the new address overlaps the present one on the same port")]
+    /// The worker is of a build that cannot listen elsewhere.
+    #[error("the worker is of an older build, which cannot listen elsewhere")]
     RestartRequired,
     /// The control plane is stopping.
     #[error("the server is stopping")]

@@ -1,8 +1,9 @@
 //! The listening sockets of a service: bound here once, kept for the service's run, lent to its workers.
 //!
-//! Without SO_REUSEPORT: a conflict is known at once, and a worker's death takes no accept queue with it. Nobody calls
+//! Without SO_REUSEPORT (see `beside.rs`): a conflict is known at once, and a worker's death takes no accept queue with it. Nobody calls
 //! `shutdown()` on them, that would end them for every holder.
 
+mod beside;
 mod closing;
 mod handshakes;
 
@@ -32,6 +33,15 @@ pub(crate) struct Listeners {
     sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
+/// What listeners are opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be accepted from.
+    Use,
+    /// To be closed again.
+    Probe,
+}
+
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
@@ -54,11 +64,32 @@ impl Listeners {
         Self::gather(host, port, listen)
     }
 
-    /// The same while these are open: a socket that is on one of the addresses already is shared.
+    /// The same while these are open: a socket that is on one of the addresses already is shared, and one that is only
+    /// in the way is not.
     pub(crate) fn bind_beside(&self, host: ListenHost, port: u16) -> Result<Self, BindError> {
-        Self::gather(host, port, |address| match self.on(address) {
-            Some(present) => present.try_clone(),
-            None => listen(address),
+        self.open_beside(host, port, Purpose::Use)
+    }
+
+    /// Could these be bound now?
+    pub(crate) fn probe_beside(&self, host: ListenHost, port: u16) -> Result<(), BindError> {
+        self.open_beside(host, port, Purpose::Probe).map(drop)
+    }
+
+    fn open_beside(&self, host: ListenHost, port: u16, purpose: Purpose) -> Result<Self, BindError> {
+        Self::gather(host, port, |address| {
+            if let Some(present) = self.on(address) {
+                return present.try_clone();
+            }
+            let in_the_way = self
+                .sockets
+                .iter()
+                .filter(|(held, _)| held.port() == port && overlap(held.ip(), address.ip()));
+            let in_the_way: Vec<_> = in_the_way.map(|(_, listener)| listener).collect();
+            if in_the_way.is_empty() {
+                listen(address)
+            } else {
+                beside::open(address, &in_the_way, purpose)
+            }
         })
     }
 
@@ -106,17 +137,6 @@ impl Listeners {
         self.place == Some((host, port))
     }
 
-    /// Would one of them keep `host` and `port` from being bound, and is not shared?
-    pub(crate) fn overlap(&self, host: ListenHost, port: u16) -> bool {
-        let wanted = host.addresses().into_iter().map(|ip| SocketAddr::new(ip, port));
-        let mut new = wanted.filter(|address| self.on(*address).is_none());
-        new.any(|new| {
-            self.sockets
-                .iter()
-                .any(|(held, _)| held.port() == new.port() && overlap(held.ip(), new.ip()))
-        })
-    }
-
     fn on(&self, address: SocketAddr) -> Option<&TcpListener> {
         let found = self.sockets.iter().find(|(held, _)| *held == address);
         found.map(|(_, listener)| listener)
@@ -157,6 +177,14 @@ pub(crate) fn pick_port(host: ListenHost) -> Result<Option<u16>, BindError> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket_for(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket for a listener on `address`, not bound yet.
+fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if matches!(address.ip(), IpAddr::V6(_)) {
         // `::` means all of IPv6; it does not take the port away from IPv4.
@@ -165,9 +193,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // Connections of an earlier run may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(limits::LISTEN_BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -44,11 +44,8 @@ impl Task {
             // Whoever waits in the queues is for the worker that is due.
             return Err(LifecycleError::AlreadyStarting);
         }
-        if present.overlap(row.host, row.port) {
-            return Err(LifecycleError::RestartRequired);
-        }
         if validate_only {
-            self.bound(row, present.bind_beside(row.host, row.port)).await?;
+            self.bound(row, present.probe_beside(row.host, row.port)).await?;
         }
         Ok(true)
     }
@@ -70,9 +67,22 @@ impl Task {
                 .bound(row, lent.map_err(|source| not_available(&next, source)))
                 .await?;
             let staged = worker.link.stage_on(config.clone(), lent).await;
-            staged.map_err(|error| self.change_failed(error))?;
+            staged.map_err(|error| match error {
+                // It knows the rest of the configuration already.
+                ChangeError::Rejected(violations) if violations.iter().any(|v| v.field == "required_features") => {
+                    LifecycleError::RestartRequired
+                }
+                error => self.change_failed(error),
+            })?;
         }
         Ok(next)
+    }
+
+    /// Has the worker let go of listeners that it may have been given for nothing.
+    pub(super) fn give_up_move(&self) {
+        if let (Some(worker), Some(row)) = (&self.worker, &self.row) {
+            worker.link.stage_instead(worker_config(&self.shared, row));
+        }
     }
 
     /// Puts `config` in force with the listeners that it was built with.
@@ -126,14 +136,8 @@ impl Task {
             return;
         }
         let row = row.clone();
-        let overlaps = present.overlap(row.host, row.port);
         let config = worker_config(&self.shared, &row);
-        let next = if overlaps {
-            Err(LifecycleError::RestartRequired)
-        } else {
-            self.prepare_move(&row, &config).await
-        };
-        match next {
+        match self.prepare_move(&row, &config).await {
             Ok(next) => {
                 if let Err(error) = self.make_move(next, config).await {
                     tracing::warn!(service = %self.id, ?error, "a worker did not move; replacing it");

@@ -153,11 +153,13 @@ impl Task {
         }
         let next = if moves {
             // Bound once everything else is found good: what listens lets clients in.
-            Some(self.prepare_move(&row, &config).await?)
+            let next = self.prepare_move(&row, &config).await;
+            Some(next.inspect_err(|_| self.give_up_move())?)
         } else {
             None
         };
-        in_time(async { Ok(transaction.commit().await?) }).await?;
+        let committed = in_time(async { Ok(transaction.commit().await?) }).await;
+        committed.inspect_err(|_| self.give_up_move())?;
         self.row = Some(row.clone());
         let in_force = match next {
             Some(next) => self.make_move(next, config).await,
