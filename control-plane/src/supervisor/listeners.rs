@@ -1,7 +1,7 @@
 //! The listening sockets of a service: bound here once, kept for the service's run, lent to its workers.
 //!
-//! Without SO_REUSEPORT (see `beside.rs`): a conflict is known at once, and a worker's death takes no accept queue with it. Nobody calls
-//! `shutdown()` on them, that would end them for every holder.
+//! Without SO_REUSEPORT (but see `beside.rs`): a conflict is known at once, and a worker's death takes no accept queue with
+//! it. Nobody calls `shutdown()` on them, that would end them for every holder.
 
 mod beside;
 mod closing;

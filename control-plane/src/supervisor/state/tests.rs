@@ -4,7 +4,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 const NEW: Asked = Asked { enabled: false };
 const ENABLED: Asked = Asked { enabled: true };
 const DEATH: Event = Event::Exited { jitter: 0.5 };
-const NO_BIND: Event = Event::BindFailed { jitter: 0.5 };
+const NO_BIND: Event = Event::BindFailed {
+    jitter: 0.5,
+    for_ever: false,
+};
 
 /// A service under test, with a clock that is moved by hand.
 struct Service {
@@ -265,6 +268,43 @@ fn a_port_taken_at_boot_is_retried_then_the_service_is_disabled() {
         "{patience:?}"
     );
     assert_eq!(service.shows(), ServiceState::Failed);
+}
+
+#[test]
+fn a_port_taken_at_boot_is_tried_for_ever_if_the_service_says_so() {
+    let mut service = Service::new();
+    let since = service.now;
+    let no_bind = Event::BindFailed {
+        jitter: 0.5,
+        for_ever: true,
+    };
+    service.does(Event::Boot);
+    while service.now - since < BOOT_BIND_PATIENCE {
+        assert_eq!(service.does(no_bind), []);
+        assert_eq!(service.shows(), ServiceState::Starting);
+        assert_eq!(service.falls_due(), [Action::Bind]);
+    }
+    assert_eq!(service.does(no_bind), [Action::WaitOn], "told once");
+    for _ in 0..100 {
+        assert_eq!(service.shows(), ServiceState::Failed);
+        assert_eq!(service.falls_due(), [Action::Bind]);
+        assert_eq!(service.does(no_bind), []);
+    }
+    service.falls_due();
+    assert_eq!(
+        service.does(NO_BIND),
+        [Action::Disable],
+        "it may be told otherwise meanwhile"
+    );
+
+    let mut service = Service::new();
+    service.does(Event::Boot);
+    service.pass(BOOT_BIND_PATIENCE);
+    service.does(no_bind);
+    service.falls_due();
+    assert_eq!(service.does(Event::Bound), [Action::Spawn]);
+    service.does(Event::Ready);
+    assert_eq!(service.shows(), ServiceState::Running);
 }
 
 #[test]

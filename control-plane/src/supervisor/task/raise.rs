@@ -53,6 +53,11 @@ impl Task {
             .port_conflict_lasted(self.subject(), &self.seen.last_error);
     }
 
+    pub(super) fn raise_address_waited_for(&self) {
+        self.events()
+            .port_conflict_waited_for(self.subject(), &self.seen.last_error);
+    }
+
     fn events(&self) -> &Events {
         &self.shared.options.events
     }
