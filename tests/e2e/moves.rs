@@ -88,19 +88,6 @@ fn a_change_that_the_worker_refuses_leaves_the_new_port_free() {
 }
 
 #[test]
-fn a_rollback_goes_back_to_the_old_port() {
-    let workspace = World::shared().workspace();
-    let proxy = workspace.proxy("returning").start();
-    let worker = proxy.worker();
-    let away = free_port();
-    proxy.update(["--port", &away.to_string()]);
-    let back = proxy.ctl("rollback", NONE).json();
-    assert_eq!((&back["port"], &back["pid"]), (&proxy.port().into(), &worker.into()));
-    proxy.curl().get(&nginx().http("/hello"));
-    assert!(TcpStream::connect(("127.0.0.1", away)).is_err());
-}
-
-#[test]
 fn two_proxies_swap_their_ports() {
     let workspace = World::shared().workspace();
     let [one, two] = ["one", "two"].map(|name| workspace.proxy(name).start());
@@ -279,6 +266,28 @@ fn a_worker_that_dies_before_a_move_is_stored_changes_nothing() {
     assert_eq!(proxy.becomes("running")["port"], proxy.port());
     drop(TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there"));
     proxy.curl().get(&nginx().http("/hello"));
+}
+
+#[test]
+fn a_move_that_cannot_be_stored_changes_nothing() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("unstored").start();
+    world.sql(
+        "CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this time'; END $$;
+         CREATE CONSTRAINT TRIGGER refused AFTER UPDATE ON listeners DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION refused();",
+    );
+    let port = free_port();
+    refused(started(&proxy, port), "");
+    eventually("nobody listens there", || TcpListener::bind(("127.0.0.1", port)).ok());
+    assert_eq!(proxy.get()["port"], proxy.port());
+    proxy.curl().get(&nginx().http("/hello"));
+    world.sql("DROP TRIGGER refused ON listeners");
+    proxy.update(["--port", &port.to_string()]);
+    Curl::direct()
+        .through(&format!("127.0.0.1:{port}"))
+        .get(&nginx().http("/hello"));
 }
 
 #[test]

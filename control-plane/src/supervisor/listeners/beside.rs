@@ -8,10 +8,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
+use proxyplane_spec::limits;
 use socket2::SockRef;
 
 use super::{Purpose, socket_for};
-use proxyplane_spec::limits;
 
 /// Opens `address`, with `present` in its way. A probe does not listen: it would get connections.
 pub(super) fn open(address: SocketAddr, present: &[&TcpListener], purpose: Purpose) -> io::Result<TcpListener> {
@@ -74,19 +74,32 @@ fn forget(bound: SocketAddr) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::{
+        net::TcpStream,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use proxyplane_spec::ListenHost;
 
     use super::socket_for;
     use crate::supervisor::listeners::{Listeners, pick_port};
 
-    fn accepts(listeners: &Listeners) -> bool {
+    fn has_a_client(listeners: &Listeners) -> bool {
         listeners
             .duplicates()
             .unwrap()
             .iter()
             .any(|listener| listener.accept().is_ok())
+    }
+
+    #[track_caller]
+    fn gets_a_client(listeners: &Listeners) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !has_a_client(listeners) {
+            assert!(Instant::now() < end, "nobody came");
+            thread::yield_now();
+        }
     }
 
     #[test]
@@ -102,10 +115,11 @@ mod tests {
             } else {
                 (&before, &after)
             };
-            assert!(accepts(closest) && !accepts(other));
+            gets_a_client(closest);
+            assert!(!has_a_client(other));
             drop(before);
             let _second = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            assert!(accepts(&after));
+            gets_a_client(&after);
 
             assert!(Listeners::bind(one, port).is_err());
             let address = after.addresses()[0];

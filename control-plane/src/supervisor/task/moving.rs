@@ -137,7 +137,8 @@ impl Task {
         }
         let row = row.clone();
         let config = worker_config(&self.shared, &row);
-        match self.prepare_move(&row, &config).await {
+        let next = self.prepare_move(&row, &config).await;
+        match next.inspect_err(|_| self.give_up_move()) {
             Ok(next) => {
                 if let Err(error) = self.make_move(next, config).await {
                     tracing::warn!(service = %self.id, ?error, "a worker did not move; replacing it");
