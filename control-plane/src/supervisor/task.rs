@@ -5,6 +5,7 @@
 
 mod actions;
 mod adoption;
+mod moving;
 mod raise;
 mod requests;
 
@@ -162,6 +163,7 @@ pub(super) async fn run(
             }
             Step::NoCallers => return,
         }
+        task.come_home().await;
         task.publish();
         if task.ending && task.state == State::Stopped {
             if let Some(retiring) = task.retiring.take() {
