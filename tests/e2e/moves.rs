@@ -260,6 +260,12 @@ fn a_worker_that_dies_before_a_move_is_stored_changes_nothing() {
     let port = free_port();
     let frozen = Frozen::tree(proxy.worker());
     let update = started(&proxy, port);
+    // Made in a transaction that is open until the worker has built it.
+    eventually("the change waits for the worker", || {
+        let changing =
+            "SELECT count(*) FROM pg_locks WHERE relation = 'listeners'::regclass AND mode = 'RowExclusiveLock'";
+        (world.sql(changing) != "0").then_some(())
+    });
     proxy.signal_worker(Signal::SIGKILL);
     drop(frozen);
     refused(update, "not connected");
@@ -298,7 +304,7 @@ fn a_move_that_is_stored_when_its_worker_dies_is_made_by_the_next_one() {
     let port = free_port();
     let held = HeldCommit::of(&world);
     let update = started(&proxy, port);
-    held.reached(&world);
+    HeldCommit::reached(&world);
     let frozen = Frozen::tree(proxy.worker());
     // In the queue of the old listener, with nobody who accepts.
     let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -338,7 +344,7 @@ fn a_move_that_is_stored_when_its_control_plane_dies_is_made_by_the_next_one() {
     let port = free_port();
     let held = HeldCommit::of(&world);
     let update = started(&proxy, port);
-    held.reached(&world);
+    HeldCommit::reached(&world);
     world.kill();
     held.release(&world);
     refused(update, "");
@@ -420,18 +426,18 @@ impl HeldCommit {
                 .spawn()
                 .unwrap(),
         );
-        holder.locks(world, true);
+        Self::wait_for_lock(world, true);
         holder
     }
 
     /// Waits until a commit is held up.
     #[track_caller]
-    fn reached(&self, world: &World) {
-        self.locks(world, false);
+    fn reached(world: &World) {
+        Self::wait_for_lock(world, false);
     }
 
     #[track_caller]
-    fn locks(&self, world: &World, granted: bool) {
+    fn wait_for_lock(world: &World, granted: bool) {
         let query = format!(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {} AND granted = {granted}",
             Self::LOCK
