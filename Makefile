@@ -22,6 +22,7 @@ run: ## Install what is missing, build, and serve with a ready capture proxy unt
 test: ## Install what is missing, run the unit tests and the end-to-end tests.
 	@scripts/setup test
 	$(CARGO) build --workspace --locked
+	@CARGO="$(CARGO)" scripts/previous >/dev/null || [ $$? = 3 ]
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 lint: fmt-check clippy sqlx-check doc deny ## Everything that is checked without running it.

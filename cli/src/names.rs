@@ -110,15 +110,24 @@ fn is_id(name: &str) -> bool {
     Uuid::try_parse(name).is_ok()
 }
 
+/// All proxies of a workspace, by its id; of every one if that is empty.
+pub(crate) async fn proxies(client: &Client, workspace_id: &str) -> Result<Vec<ProxyService>, Error> {
+    matching(client, workspace_id, "").await
+}
+
 async fn proxies_named(client: &Client, name: &str) -> Result<Vec<ProxyService>, Error> {
+    matching(client, "", name).await
+}
+
+async fn matching(client: &Client, workspace_id: &str, name: &str) -> Result<Vec<ProxyService>, Error> {
     let mut all = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListProxyServicesRequest {
+            workspace_id: workspace_id.to_owned(),
             name: name.to_owned(),
             page_size: PAGE,
             page_token,
-            ..Default::default()
         };
         let page = client.proxies().list_proxy_services(request).await?.into_inner();
         all.extend(page.proxy_services);

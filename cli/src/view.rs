@@ -2,6 +2,7 @@
 
 mod change;
 mod detail;
+mod draining;
 mod event;
 mod exchange;
 mod head;

@@ -26,7 +26,7 @@ use proxyplane_proto::worker::{
     Activate, Drain, ReportStats, ReturnListeners, WorkerConfig, session_response::Message as ToWorker,
     worker_link_service_server::WorkerLinkServiceServer,
 };
-use proxyplane_spec::{Epoch, Sandbox};
+use proxyplane_spec::{Epoch, Sandbox, Violation};
 pub(crate) use returned::serve as serve_returned;
 use tokio::{net::UnixListener, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -198,8 +198,21 @@ impl WorkerLink {
 
     /// Asks the worker to drain; `false` if it is not connected.
     pub(crate) fn drain(&self, timeout: Duration) -> bool {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        self.instance.send(ToWorker::Drain(Drain { timeout_ms }))
+        self.drain_keeping_idle(timeout, Duration::ZERO)
+    }
+
+    /// The same while another worker serves in its place: connections without a request may stay open for `idle`.
+    pub(crate) fn drain_keeping_idle(&self, timeout: Duration, idle: Duration) -> bool {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.instance.send(ToWorker::Drain(Drain {
+            timeout_ms: millis(timeout),
+            idle_ms: millis(idle),
+        }))
+    }
+
+    /// Why the worker refused a configuration, if it did.
+    pub(crate) fn refused(&self) -> Option<Vec<Violation>> {
+        self.instance.refused()
     }
 
     /// What the worker says of its version; empty before it dialled.

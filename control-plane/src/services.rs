@@ -9,6 +9,7 @@ mod error;
 mod proxies;
 mod proxy_revisions;
 mod proxy_update;
+mod proxy_upgrade;
 mod watch;
 mod workspaces;
 

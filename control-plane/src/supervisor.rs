@@ -27,6 +27,7 @@ mod spool_dir;
 mod state;
 mod status;
 mod task;
+mod upgrade;
 
 use std::{
     collections::HashMap,
@@ -43,7 +44,7 @@ pub use holder::PortHolder;
 pub use logs::LogFile;
 use observed::Observed;
 use proxyplane_spec::{Account, ListenHost, ServiceId};
-pub use status::{ServiceState, ServiceStatus};
+pub use status::{DrainingWorker, OpenCounts, ServiceState, ServiceStatus};
 use task::{Command, Update};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -102,7 +103,10 @@ pub struct Supervisor {
 /// What every service's task uses.
 struct Shared {
     options: Options,
-    binary: binary::WorkerBinary,
+    /// What a start runs; a respawn after a crash runs the build that the service had.
+    binary: Mutex<Arc<binary::WorkerBinary>>,
+    /// One worker is replaced at a time.
+    upgrades: Arc<tokio::sync::Mutex<()>>,
     adoption: Adoption,
     db: Db,
     link: Link,
@@ -134,7 +138,8 @@ impl Supervisor {
         tracing::info!(version = binary.version.version, features = ?binary.version.features, "worker binary accepted");
         let shared = Shared {
             options,
-            binary,
+            binary: Mutex::new(Arc::new(binary)),
+            upgrades: Arc::default(),
             adoption: Adoption::default(),
             db,
             link,
@@ -344,6 +349,16 @@ impl std::fmt::Debug for Supervisor {
 impl Shared {
     fn services(&self) -> MutexGuard<'_, HashMap<ServiceId, Handle>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker binary that was accepted last.
+    fn binary(&self) -> Arc<binary::WorkerBinary> {
+        self.binary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts run this from now on.
+    fn accept(&self, binary: &Arc<binary::WorkerBinary>) {
+        *self.binary.lock().unwrap_or_else(PoisonError::into_inner) = binary.clone();
     }
 
     /// Who holds `port`, other than `asking`.

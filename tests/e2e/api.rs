@@ -173,6 +173,7 @@ async fn a_change_based_on_an_old_version_is_refused() {
         etag: read.etag.clone(),
         purge: false,
         discard: false,
+        drain_timeout: None,
     };
     let refused = proxies.delete_proxy_service(delete).await.unwrap_err();
     assert_eq!(reason(&refused), "ETAG_MISMATCH");

@@ -17,6 +17,8 @@ mod hostile;
 mod http2;
 mod lifecycle;
 mod moves;
+mod overlap;
+mod previous;
 mod proxies;
 mod revisions;
 mod sandbox;

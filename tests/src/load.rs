@@ -10,7 +10,8 @@ use std::{
 
 use crate::RawClient;
 
-/// One connection on which requests are sent and answered; ends with the test, however that ends.
+/// One connection on which requests are sent and answered, or another when an answer says that it was the last on its
+/// connection; ends with the test, however that ends.
 pub struct Load {
     done: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -32,6 +33,9 @@ impl Load {
                 let head = client.read_head();
                 assert!(head.starts_with("HTTP/1.1 200"), "after {served}: {head}");
                 client.read_exactly(2);
+                if head.to_ascii_lowercase().contains("connection: close") {
+                    client = RawClient::connect(&address);
+                }
                 served += 1;
                 count.store(served, Ordering::Relaxed);
             }

@@ -165,6 +165,19 @@ impl World {
         link
     }
 
+    /// The server is to start workers by a link of this world's own: its path. To be called before [`Self::serve`].
+    pub fn install_worker(&mut self) -> PathBuf {
+        let link = self.directory.join("proxyplane-worker");
+        std::os::unix::fs::symlink(Self::program("proxyplane-worker"), &link).expect("the link can be made");
+        self.argue(&["--worker-bin", &link.display().to_string()]);
+        link
+    }
+
+    /// The path of a program of this build.
+    pub fn program(name: &str) -> PathBuf {
+        binary(name)
+    }
+
     /// Has the private Postgres carry out a statement, past the server: what it printed.
     #[track_caller]
     pub fn sql(&self, statement: &str) -> String {
@@ -354,6 +367,13 @@ impl Drop for World {
         self.stop_postgres();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Has `link` lead to `program`, from one moment to the next.
+pub fn relink(link: &Path, program: &Path) {
+    let fresh = link.with_extension("new");
+    std::os::unix::fs::symlink(program, &fresh).expect("the link can be made");
+    fs::rename(fresh, link).expect("it can be renamed");
 }
 
 fn shown(command: &Command) -> String {

@@ -93,6 +93,8 @@ pub struct Stats {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     panics: AtomicU64,
+    /// By [`OpenKind`].
+    open: [AtomicU64; 3],
     /// Somebody waits for a change; keeps the cost of a change at one relaxed load.
     armed: AtomicBool,
     changed: Notify,
@@ -134,6 +136,18 @@ impl Stats {
         self.panics.load(Relaxed)
     }
 
+    /// An exchange of this kind is open, until [`Stats::closed`].
+    pub fn opened(&self, kind: OpenKind) {
+        self.open[kind as usize].fetch_add(1, Relaxed);
+        self.touch();
+    }
+
+    /// It is over, or of another kind from now on.
+    pub fn closed(&self, kind: OpenKind) {
+        self.open[kind as usize].fetch_sub(1, Relaxed);
+        self.touch();
+    }
+
     /// Counts a client's connection as open until the guard is dropped.
     pub fn connection(self: &Arc<Self>) -> ConnectionGuard {
         self.open_connections.fetch_add(1, Relaxed);
@@ -158,6 +172,9 @@ impl Stats {
             panics: self.panics.load(Relaxed),
             spool_bytes,
             spool_limit,
+            open_requests: self.open[OpenKind::Request as usize].load(Relaxed),
+            open_websockets: self.open[OpenKind::WebSocket as usize].load(Relaxed),
+            open_tunnels: self.open[OpenKind::Tunnel as usize].load(Relaxed),
         }
     }
 
@@ -176,6 +193,17 @@ impl Stats {
             self.changed.notify_one();
         }
     }
+}
+
+/// What an open exchange is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenKind {
+    /// A request that has not been answered to its end.
+    Request,
+    /// A WebSocket.
+    WebSocket,
+    /// Bytes that are carried untouched.
+    Tunnel,
 }
 
 /// What the record queue says of itself.
@@ -208,6 +236,8 @@ pub struct Drain {
     tracker: TaskTracker,
     /// Time from the soft end to the hard one, as it was when it began.
     within: Arc<OnceLock<Duration>>,
+    /// For how long connections without a request stay open.
+    idle: Arc<OnceLock<Duration>>,
 }
 
 impl Drain {
@@ -224,6 +254,21 @@ impl Drain {
     /// Resolves when the soft end begins.
     pub async fn started(&self) {
         self.soft.cancelled().await;
+    }
+
+    /// Connections without a request are to stay open for this long after the soft end began: another worker serves, and
+    /// a request that comes on one of them is not to be lost. Comes before [`Self::begin`]; without it they are closed
+    /// at once.
+    pub fn keep_idle(&self, idle: Duration) {
+        self.idle.get_or_init(|| idle);
+    }
+
+    /// Resolves when a connection without a request is to be closed. One that is new then has the whole time.
+    pub async fn idle_ended(&self) {
+        self.soft.cancelled().await;
+        if let Some(idle) = self.idle.get().filter(|idle| !idle.is_zero()) {
+            tokio::time::sleep(*idle).await;
+        }
     }
 
     /// Has the deadline passed?

@@ -5,11 +5,13 @@ mod delete;
 mod diff;
 mod lifecycle;
 mod logs;
+mod progress;
 mod read;
 mod revisions;
 mod rollback;
 mod settings;
 mod update;
+mod upgrade;
 mod watch;
 
 use clap::{Args, Subcommand};
@@ -39,6 +41,8 @@ pub(crate) enum Verb {
     Stop(lifecycle::Stopping),
     /// Stop and start one; it ends running and enabled, whatever came before.
     Restart(lifecycle::Stopping),
+    /// Replace a running proxy's worker by one of the worker binary as it is now, without a pause; returns once it serves.
+    Upgrade(upgrade::Arguments),
     /// Show a proxy's log.
     Logs(logs::Arguments),
     /// Show a proxy's state and every change of it.
@@ -75,6 +79,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Start(named) => lifecycle::start(context, &named).await,
         Verb::Stop(stopping) => lifecycle::stop(context, &stopping).await,
         Verb::Restart(stopping) => lifecycle::restart(context, &stopping).await,
+        Verb::Upgrade(arguments) => upgrade::run(context, &arguments).await,
         Verb::Logs(arguments) => logs::run(context, &arguments).await,
         Verb::Watch(arguments) => watch::run(context, &arguments).await,
         Verb::Revisions(arguments) => revisions::run(context, &arguments).await,

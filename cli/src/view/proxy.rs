@@ -3,7 +3,10 @@
 use proxyplane_proto::v1::{self, ProxyState};
 use serde::Serialize;
 
-use super::{some, time, variant};
+use super::{
+    draining::{Draining, NOTHING, Open, sum},
+    some, time, variant,
+};
 use crate::{
     output::{Row, Text, Tone},
     when,
@@ -60,6 +63,16 @@ pub(crate) struct Proxy {
     sandbox: Option<String>,
     /// Connections that a fault of the worker's ended.
     panics: u64,
+    /// Of the worker that serves, or is the last one to drain; null without one, or where its build does not count it.
+    open_requests: Option<u64>,
+    open_websockets: Option<u64>,
+    open_tunnels: Option<u64>,
+    /// Until when what is open may finish, while it drains.
+    drain_deadline: Option<String>,
+    /// Workers that were replaced and finish what they have open.
+    draining: Vec<Draining>,
+    #[serde(skip)]
+    open: Option<Open>,
     etag: String,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -72,6 +85,9 @@ impl From<v1::ProxyService> for Proxy {
         let status = from.status.unwrap_or_default();
         let capture = from.capture.unwrap_or_default();
         let spool_full = variant(capture.spool_full().as_str_name(), "SPOOL_FULL_");
+        // Of all workers, where there are several; without any, nothing is open.
+        let all = sum(status.open.unwrap_or(NOTHING), &status.draining);
+        let open = status.open.unwrap_or_default();
         Self {
             id: from.id,
             name: from.name,
@@ -116,6 +132,12 @@ impl From<v1::ProxyService> for Proxy {
             worker_version: some(status.worker_version),
             sandbox: some(status.sandbox),
             panics: status.panics,
+            open_requests: open.requests,
+            open_websockets: open.websockets,
+            open_tunnels: open.tunnels,
+            drain_deadline: time(status.drain_deadline.as_ref()),
+            open: status.drain_deadline.map(|deadline| Open::of(&all, Some(&deadline))),
+            draining: status.draining.into_iter().map(Draining::from).collect(),
             etag: from.etag,
             created_at: time(from.created_at.as_ref()),
             updated_at: time(from.updated_at.as_ref()),
@@ -136,6 +158,16 @@ impl Proxy {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// What it waits for while it drains.
+    pub(crate) fn still_open(&self) -> Option<&Open> {
+        self.open.as_ref()
+    }
+
+    /// The worker that was replaced last, and what it still has open.
+    pub(crate) fn draining(&self) -> Option<(i32, &Open)> {
+        self.draining.last().map(|worker| (worker.pid, &worker.open))
     }
 
     /// The state in its colour.

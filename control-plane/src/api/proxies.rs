@@ -84,10 +84,15 @@ impl ProxyLifecycleService for Proxies {
             etag,
             purge,
             discard,
+            drain_timeout,
         } = request.into_inner();
-        let id = convert::id("id", &id).map_err(Refusal::from)?;
+        let mut fields = Fields::default();
+        let id = fields.take(convert::id("id", &id));
+        let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
+        let (id, drain) = fields.finish(id.zip(drain))?;
+        let how = Deletion { purge, discard, drain };
         self.services
-            .delete_proxy(id, &etag, Deletion { purge, discard })
+            .delete_proxy(id, &etag, how)
             .await
             .map_err(Refusal::from)?;
         Ok(Response::new(v1::DeleteProxyServiceResponse {}))
@@ -131,6 +136,21 @@ impl ProxyLifecycleService for Proxies {
         let restarted = self.services.restart_proxy(id, drain).await.map_err(Refusal::from)?;
         Ok(Response::new(v1::RestartProxyServiceResponse {
             proxy_service: Some(convert::proxies::proxy(restarted)),
+        }))
+    }
+
+    async fn upgrade_proxy_service(
+        &self,
+        request: Request<v1::UpgradeProxyServiceRequest>,
+    ) -> Result<Response<v1::UpgradeProxyServiceResponse>, Status> {
+        let v1::UpgradeProxyServiceRequest { id, drain_timeout } = request.into_inner();
+        let mut fields = Fields::default();
+        let id = fields.take(convert::id("id", &id));
+        let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
+        let (id, drain) = fields.finish(id.zip(drain))?;
+        let upgraded = self.services.upgrade_proxy(id, drain).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::UpgradeProxyServiceResponse {
+            proxy_service: Some(convert::proxies::proxy(upgraded)),
         }))
     }
 

@@ -82,6 +82,10 @@ kinds! {
     WorkerRespawned = "worker_respawned",
     /// A worker that a former control plane started was taken over.
     WorkerAdopted = "worker_adopted",
+    /// A worker serves in the place of one that goes on only with what it has open.
+    WorkerUpgraded = "worker_upgraded",
+    /// A worker was to be replaced and was not: it serves on.
+    UpgradeFailed = "upgrade_failed",
     /// Workers kept dying early; clients get 503 until somebody starts the proxy again.
     BreakerOpened = "breaker_opened",
     /// At boot, the port of a proxy is taken.

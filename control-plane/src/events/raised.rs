@@ -54,6 +54,21 @@ impl Events {
         self.raise(supervisor(Severity::Info, Kind::WorkerAdopted, proxy, &what).with("pid", &pid));
     }
 
+    /// The worker `pid` serves in the place of `former`, which has until its deadline for what it has open.
+    pub fn worker_upgraded(&self, proxy: Subject, pid: i32, former: i32, version: &str, former_version: &str) {
+        let what = format!("worker {pid} ({version}) serves in the place of worker {former} ({former_version})");
+        let event = supervisor(Severity::Info, Kind::WorkerUpgraded, proxy, &what);
+        let event = event.with("pid", &pid).with("former_pid", &former);
+        self.raise(event.with("version", &version).with("former_version", &former_version));
+    }
+
+    /// A worker was to be replaced; why it was not.
+    pub fn upgrade_failed(&self, proxy: Subject, why: &str) {
+        // With the reason in it: two that fail for other reasons are not equal.
+        let what = format!("the worker was not replaced and serves on: {why}");
+        self.raise(supervisor(Severity::Warning, Kind::UpgradeFailed, proxy, &what));
+    }
+
     /// A proxy's workers kept dying early: none is started any more. `why` is what the last died of.
     pub fn breaker_opened(&self, proxy: Subject, why: &str) {
         let what = "crash breaker opened; clients get 503";

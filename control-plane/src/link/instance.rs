@@ -14,7 +14,7 @@ use std::{
 use proxyplane_proto::worker::{
     Identity, LogLine, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker,
 };
-use proxyplane_spec::{Epoch, Sandbox, ServiceId, Violation, WorkspaceId};
+use proxyplane_spec::{Epoch, FEATURE_OPEN_COUNTS, Sandbox, ServiceId, Violation, WorkspaceId};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -105,6 +105,16 @@ pub(crate) struct Counters {
     /// Bytes on its disk, and how many there may be.
     pub(crate) spool_bytes: u64,
     pub(crate) spool_limit: u64,
+    /// Of what is open; `None` if its build does not count that.
+    pub(crate) open: Option<OpenExchanges>,
+}
+
+/// Exchanges that are open in a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OpenExchanges {
+    pub(crate) requests: u64,
+    pub(crate) websockets: u64,
+    pub(crate) tunnels: u64,
 }
 
 #[derive(Debug)]
@@ -124,6 +134,9 @@ struct Inner {
     /// In force, or about to be; what a redialling worker is given.
     config: Option<WorkerConfig>,
     build: String,
+    features: Vec<String>,
+    /// Why it refused a configuration last.
+    refused: Option<Vec<Violation>>,
     sandbox: Option<Sandbox>,
     /// Since then.
     serving: Option<Instant>,
@@ -174,6 +187,8 @@ impl Instance {
         let state = Inner {
             config,
             build: String::new(),
+            features: Vec::new(),
+            refused: None,
             sandbox: None,
             serving: None,
             returned: None,
@@ -290,8 +305,14 @@ impl Instance {
     }
 
     pub(super) fn counters(&self) -> Counters {
+        let counts_open = self.can(FEATURE_OPEN_COUNTS);
         let stats = self.stats.borrow();
         Counters {
+            open: counts_open.then_some(OpenExchanges {
+                requests: stats.open_requests,
+                websockets: stats.open_websockets,
+                tunnels: stats.open_tunnels,
+            }),
             requests: stats.requests,
             websockets: stats.websockets,
             open_connections: stats.open_connections,
@@ -314,6 +335,25 @@ impl Instance {
 
     pub(super) fn build(&self) -> String {
         self.lock().build.clone()
+    }
+
+    /// Minds what the worker says that its build can do.
+    pub(super) fn is_able(&self, features: Vec<String>) {
+        self.lock().features = features;
+    }
+
+    /// Has its build this feature? Not before it dialled.
+    pub(super) fn can(&self, feature: &str) -> bool {
+        self.lock().features.iter().any(|has| has == feature)
+    }
+
+    /// Minds why it refused a configuration.
+    pub(super) fn refuses(&self, violations: Vec<Violation>) {
+        self.lock().refused = Some(violations);
+    }
+
+    pub(super) fn refused(&self) -> Option<Vec<Violation>> {
+        self.lock().refused.clone()
     }
 
     /// Minds what the worker says that it has given up.
@@ -469,6 +509,18 @@ mod tests {
         assert!(instance.send(report()));
         assert!(!instance.send(report()));
         assert!(session.ended.is_cancelled());
+    }
+
+    #[test]
+    fn what_a_build_does_not_count_is_not_known() {
+        let (instance, _events) = Instance::new(expected(), None);
+        let _ = instance.count(Stats {
+            open_tunnels: 2,
+            ..Stats::default()
+        });
+        assert_eq!(instance.counters().open, None);
+        instance.is_able(vec![FEATURE_OPEN_COUNTS.to_owned()]);
+        assert_eq!(instance.counters().open.map(|open| open.tunnels), Some(2));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) fn open(
         Duration::from_millis(hello.serving_ms),
         session.clone(),
     );
+    instance.is_able(hello.features.clone());
     if let Some(sandbox) = &hello.sandbox {
         instance.confined(parse(sandbox));
     }
@@ -118,6 +119,7 @@ impl Reader {
                     .shared
                     .events
                     .config_rejected(proxy, rejected.revision, &violations);
+                self.instance.refuses(violations.clone());
                 // A worker may also refuse to activate what it did not stage.
                 for step in [Step::Stage, Step::Activate] {
                     let answer = Err(ChangeError::Rejected(violations.clone()));

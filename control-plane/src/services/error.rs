@@ -68,6 +68,21 @@ pub enum Error {
         /// The service.
         id: ServiceId,
     },
+    /// The worker is being replaced.
+    #[error("the proxy's worker is being replaced; wait for it")]
+    AlreadyUpgrading {
+        /// The service.
+        id: ServiceId,
+    },
+    /// As many replaced workers as may still drain.
+    #[error("{draining} replaced workers are still finishing what they have open; wait for one of them")]
+    TooManyDraining {
+        /// How many.
+        draining: usize,
+    },
+    /// The worker binary is none that can be run.
+    #[error("{0}")]
+    BinaryRefused(String),
     /// Somebody changed the resource first.
     #[error("it was changed meanwhile; read it again")]
     EtagMismatch,
@@ -115,6 +130,9 @@ impl Error {
             Self::NoFreePort => reasons::NO_FREE_PORT,
             Self::AlreadyStarting { .. } => reasons::ALREADY_STARTING,
             Self::AlreadyStopping { .. } => reasons::ALREADY_STOPPING,
+            Self::AlreadyUpgrading { .. } => reasons::ALREADY_UPGRADING,
+            Self::TooManyDraining { .. } => reasons::TOO_MANY_DRAINING,
+            Self::BinaryRefused(_) => reasons::WORKER_BINARY_REFUSED,
             Self::EtagMismatch => reasons::ETAG_MISMATCH,
             Self::WorkspaceNotEmpty { .. } => reasons::WORKSPACE_NOT_EMPTY,
             Self::RestartRequired => reasons::RESTART_REQUIRED,
@@ -134,7 +152,7 @@ impl Error {
         }
     }
 
-    /// What a program needs of the message: `port`, `holder_*`, `transition`, `id`, `name`, `proxies`.
+    /// What a program needs of the message: `port`, `holder_*`, `transition`, `id`, `name`, `proxies`, `draining`.
     pub fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::NotFound { kind, id } => vec![("kind", (*kind).to_owned()), ("id", id.clone())],
@@ -147,6 +165,8 @@ impl Error {
             Self::AddressNotAvailable { address, .. } => vec![("address", address.to_string())],
             Self::AlreadyStarting { id } => vec![("id", id.to_string()), ("transition", "starting".to_owned())],
             Self::AlreadyStopping { id } => vec![("id", id.to_string()), ("transition", "stopping".to_owned())],
+            Self::AlreadyUpgrading { id } => vec![("id", id.to_string()), ("transition", "upgrading".to_owned())],
+            Self::TooManyDraining { draining } => vec![("draining", draining.to_string())],
             Self::WorkspaceNotEmpty { proxies } => vec![("proxies", proxies.to_string())],
             _ => Vec::new(),
         }
@@ -158,6 +178,9 @@ impl Error {
             LifecycleError::NotFound | LifecycleError::Store(StoreError::NotFound) => Self::proxy_not_found(id),
             LifecycleError::AlreadyStarting => Self::AlreadyStarting { id },
             LifecycleError::AlreadyStopping => Self::AlreadyStopping { id },
+            LifecycleError::AlreadyUpgrading => Self::AlreadyUpgrading { id },
+            LifecycleError::TooManyDraining(draining) => Self::TooManyDraining { draining },
+            LifecycleError::BinaryRefused(error) => Self::BinaryRefused(error.to_string()),
             LifecycleError::PortInUse { port, holder } => Self::PortInUse { port, holder },
             LifecycleError::AddressNotAvailable { address, detail } => Self::AddressNotAvailable { address, detail },
             LifecycleError::WorkerFailed { detail, log } => Self::WorkerFailed { detail, log },

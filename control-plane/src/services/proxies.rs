@@ -60,6 +60,8 @@ pub struct Deletion {
     pub purge: bool,
     /// What its workers recorded and is not stored yet; otherwise that is waited for.
     pub discard: bool,
+    /// For what is open; `None` means the server's time-out.
+    pub drain: Option<Duration>,
 }
 
 /// A service: its configuration and what is observed of it.
@@ -130,6 +132,7 @@ impl Services {
     ///
     /// Goes on when the caller goes away: traffic of a service that is gone could not be removed any more.
     pub async fn delete_proxy(&self, id: ServiceId, etag: &str, how: Deletion) -> Result<(), Error> {
+        check::drain(how.drain)?;
         let (services, etag) = (self.clone(), etag.to_owned());
         let deletion = async move { services.stop_and_delete(id, &etag, how).await };
         // It ends early only with the server.
@@ -147,7 +150,7 @@ impl Services {
             return Err(Error::EtagMismatch);
         }
         let of = |error| Error::of(id, error);
-        self.supervisor.stop(id, None).await.map_err(of)?;
+        self.supervisor.stop(id, how.drain).await.map_err(of)?;
         self.supervisor
             .remove(id, check::etag(etag.to_owned()), how.discard)
             .await

@@ -1,18 +1,23 @@
 //! Workers of a former control plane: found by their run records, expected on the link, and each handed to the task of
 //! its service, which takes the listeners back and has the worker from then on.
 //!
+//! Of a service whose worker was just being replaced there are several: the one that is recorded as serving goes on, or
+//! else its successor; the others are told to drain, or said so themselves, and are left to end.
+//!
 //! What is found here is only a claim. The worker proves itself by its nonce when it dials; a process that cannot is
 //! left alone.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use proxyplane_spec::ServiceId;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Shared, Supervisor, orphans,
+    Shared, Supervisor,
+    binary::WorkerBinary,
+    orphans,
     process::Process,
-    run_record::{self, RunRecord},
+    run_record::{self, Role, RunRecord},
     task::{Command, worker_config},
 };
 use crate::{
@@ -28,8 +33,10 @@ pub(super) struct Adoptee {
     pub(super) events: mpsc::Receiver<FromWorker>,
     /// `None` if the service was deleted meanwhile.
     pub(super) row: Option<ServiceRow>,
-    /// Dropped once it is adopted, on its way out, or gone.
-    pub(super) pending: Pending,
+    /// The build that it runs, unless that cannot be had.
+    pub(super) binary: Option<Arc<WorkerBinary>>,
+    /// Dropped once it is adopted, on its way out, or gone. Nobody waits for one that drains.
+    pub(super) pending: Option<Pending>,
 }
 
 /// Which services' adoption has not settled yet.
@@ -84,11 +91,30 @@ impl Supervisor {
             tracing::warn!(%error, "run records of former workers cannot be read");
             Vec::new()
         });
-        for record in records {
-            if !self.adopt_one(&record).await?
-                && let Err(error) = run_record::remove(&self.shared.options.run_dir, record.service_id)
-            {
-                tracing::warn!(service = %record.service_id, %error, "a run record could not be removed");
+        let mut serving: Option<ServiceId> = None;
+        let mut known = HashSet::new();
+        // By service, and who served first.
+        for (recorded, record) in records {
+            let service = record.service_id;
+            let role = match recorded {
+                Role::Serving | Role::Successor if serving != Some(service) => Role::Serving,
+                _ => Role::Draining,
+            };
+            // Recorded twice if the control plane died in between.
+            let found = known.insert(record.epoch) && self.adopt_one(&record, role).await?;
+            if found && role == Role::Serving {
+                serving = Some(service);
+            }
+            let run_dir = &self.shared.options.run_dir;
+            let changed = if !found {
+                run_record::remove(run_dir, service, record.epoch, recorded)
+            } else if role != recorded {
+                run_record::change(run_dir, service, record.epoch, [recorded, role])
+            } else {
+                Ok(())
+            };
+            if let Err(error) = changed {
+                tracing::warn!(%service, %error, "a run record could not be changed");
             }
         }
         // Those that are expected by now go on.
@@ -97,7 +123,7 @@ impl Supervisor {
     }
 
     /// Is the recorded worker there? Then its service's task is told of it.
-    async fn adopt_one(&self, record: &RunRecord) -> Result<bool, StoreError> {
+    async fn adopt_one(&self, record: &RunRecord, role: Role) -> Result<bool, StoreError> {
         let (service, pid) = (record.service_id, record.pid);
         let found = record.find().and_then(|found| {
             let adopted = found.map(|process| Process::adopted(pid, process));
@@ -115,12 +141,18 @@ impl Supervisor {
             }
         };
         let row = store::patiently(|| store::services::get(&self.shared.db, service)).await?;
-        tracing::info!(%service, pid, "a former worker still runs");
-        self.hand_to_task(record, process, row).await;
+        tracing::info!(%service, pid, ?role, "a former worker still runs");
+        self.hand_to_task(record, role, process, row).await;
         Ok(true)
     }
 
-    async fn hand_to_task(&self, record: &RunRecord, (process, nonce): (Process, [u8; 32]), row: Option<ServiceRow>) {
+    async fn hand_to_task(
+        &self,
+        record: &RunRecord,
+        role: Role,
+        (process, nonce): (Process, [u8; 32]),
+        row: Option<ServiceRow>,
+    ) {
         let expected = Expected {
             epoch: record.epoch,
             nonce_sha256: nonce,
@@ -131,18 +163,26 @@ impl Supervisor {
         // A worker whose service is gone keeps the configuration that it has.
         let config = row.as_ref().map(|row| worker_config(&self.shared, row));
         let (link, events) = self.shared.link.expect(expected, config);
-        let adoptee = Adoptee {
+        let mut adoptee = Adoptee {
             process,
             link,
             events,
             row,
-            pending: self.shared.adoption.begin(record.service_id),
+            binary: None,
+            pending: None,
+        };
+        let command = if role == Role::Serving {
+            adoptee.binary = WorkerBinary::of_process(record.pid, &self.shared.binary()).await;
+            adoptee.pending = Some(self.shared.adoption.begin(record.service_id));
+            Command::Adopt(Box::new(adoptee))
+        } else {
+            Command::AdoptDraining(Box::new(adoptee))
         };
         let Ok(handle) = self.handle(record.service_id) else {
             return;
         };
         // Before anybody can ask anything of the service: nobody else knows the task yet.
-        let _ = handle.commands.send(Command::Adopt(Box::new(adoptee))).await;
+        let _ = handle.commands.send(command).await;
     }
 }
 

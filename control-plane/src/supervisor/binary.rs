@@ -3,11 +3,15 @@
 //! Replacing the file changes nothing for respawns, and the path need not be reachable for whoever executes it.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io,
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -106,6 +110,29 @@ impl WorkerBinary {
             .map_err(|error| refused(format!("its answer to --version-json cannot be read: {error}")))?;
         check(&version).map_err(refused)?;
         Ok(Self { file, version })
+    }
+
+    /// The binary that a running worker was started from: ours if it is the same file, else one to be asked. `None` if it
+    /// cannot be had, or cannot be run by this control plane.
+    pub(crate) async fn of_process(pid: i32, ours: &Arc<Self>) -> Option<Arc<Self>> {
+        let path = PathBuf::from(format!("/proc/{pid}/exe"));
+        let same = |theirs: &Metadata, ours: &Metadata| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino());
+        let found = std::fs::metadata(&path).and_then(|theirs| Ok(same(&theirs, &ours.file.metadata()?)));
+        match found {
+            Ok(true) => return Some(ours.clone()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(pid, %error, "the binary of a worker cannot be looked at");
+                return None;
+            }
+        }
+        match Self::open(&path).await {
+            Ok(binary) => Some(Arc::new(binary)),
+            Err(error) => {
+                tracing::warn!(pid, %error, "a worker's own binary cannot be run again; the present one will");
+                None
+            }
+        }
     }
 
     /// A command that runs it as `name`, with a clean environment, away from the terminal's signals. Without a name,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use proxyplane_spec::Violation;
 
-use super::holder::PortHolder;
+use super::{BinaryError, holder::PortHolder};
 use crate::store::StoreError;
 
 /// Why a start, stop, restart, update or removal did not happen.
@@ -19,6 +19,15 @@ pub enum LifecycleError {
     /// A stop is under way.
     #[error("a stop is under way")]
     AlreadyStopping,
+    /// Its worker is being replaced.
+    #[error("its worker is being replaced")]
+    AlreadyUpgrading,
+    /// As many workers that were replaced as may still drain.
+    #[error("{0} replaced workers still drain")]
+    TooManyDraining(usize),
+    /// The worker binary is none that can be run.
+    #[error(transparent)]
+    BinaryRefused(BinaryError),
     /// Somebody listens on its port.
     #[error("port {port} is already in use by {holder}")]
     PortInUse {

@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use time::OffsetDateTime;
 
-use super::status::{ServiceState, ServiceStatus};
+use super::status::{DrainingWorker, OpenCounts, ServiceState, ServiceStatus};
 use crate::link::{Counters, WorkerLink};
 
 /// For a worker to answer with its counters; the latest known are shown if it does not.
@@ -28,17 +29,52 @@ pub(super) struct Observed {
     /// Of the workers that came before since the last start.
     pub(super) before: Counters,
     pub(super) worker: Option<WorkerLink>,
+    /// While it drains.
+    pub(super) drain_deadline: Option<OffsetDateTime>,
+    /// Workers that were replaced.
+    pub(super) draining: Vec<ObservedGeneration>,
+}
+
+/// A worker that was replaced.
+#[derive(Clone, Debug)]
+pub(super) struct ObservedGeneration {
+    pub(super) pid: i32,
+    pub(super) deadline: OffsetDateTime,
+    pub(super) worker: WorkerLink,
+}
+
+impl ObservedGeneration {
+    async fn status(&self) -> (DrainingWorker, Counters) {
+        let counters = self.worker.fresh_counters(COUNTERS_PATIENCE).await;
+        let shown = DrainingWorker {
+            pid: self.pid,
+            version: self.worker.build(),
+            open: open(counters),
+            deadline: self.deadline,
+        };
+        (shown, counters)
+    }
 }
 
 impl Observed {
     /// The status with counters that the worker was asked for now.
     pub(super) async fn status(&self) -> ServiceStatus {
-        let counters = match &self.worker {
-            Some(worker) if self.state == ServiceState::Running => worker.fresh_counters(COUNTERS_PATIENCE).await,
-            Some(worker) => worker.counters(),
-            None => Counters::default(),
+        let current = async {
+            match &self.worker {
+                Some(worker) if matches!(self.state, ServiceState::Running | ServiceState::Draining) => {
+                    worker.fresh_counters(COUNTERS_PATIENCE).await
+                }
+                Some(worker) => worker.counters(),
+                None => Counters::default(),
+            }
         };
-        let total = add(self.before, counters);
+        let draining = join_all(self.draining.iter().map(ObservedGeneration::status));
+        let (counters, draining) = tokio::join!(current, draining);
+        let (draining, theirs): (Vec<_>, Vec<_>) = draining.into_iter().unzip();
+        let total = theirs
+            .iter()
+            .fold(add(self.before, counters), |sum, one| add(sum, *one));
+        let of_all = |count: fn(&Counters) -> u64| count(&counters) + theirs.iter().map(count).sum::<u64>();
         ServiceStatus {
             state: self.state,
             pid: self.pid,
@@ -46,11 +82,11 @@ impl Observed {
             uptime: self.ready.map(|(since, _)| since.elapsed()),
             requests: total.requests,
             websockets: total.websockets,
-            open_connections: counters.open_connections,
+            open_connections: of_all(|one| one.open_connections),
             bytes_in: total.bytes_in,
             bytes_out: total.bytes_out,
-            backlog: counters.backlog,
-            spool_bytes: counters.spool_bytes,
+            backlog: of_all(|one| one.backlog),
+            spool_bytes: of_all(|one| one.spool_bytes),
             spool_limit: counters.spool_limit,
             applied_revision: self.applied.map_or(0, |(revision, _)| revision),
             applied_at: self.applied.map(|(_, at)| at),
@@ -62,7 +98,19 @@ impl Observed {
             sandbox: self.worker.as_ref().and_then(WorkerLink::sandbox),
             panics: total.panics,
             listening: self.listening.clone(),
+            open: self.worker.as_ref().map(|_| open(counters)),
+            drain_deadline: self.drain_deadline,
+            draining,
         }
+    }
+}
+
+fn open(counters: Counters) -> OpenCounts {
+    OpenCounts {
+        connections: counters.open_connections,
+        requests: counters.open.map(|open| open.requests),
+        websockets: counters.open.map(|open| open.websockets),
+        tunnels: counters.open.map(|open| open.tunnels),
     }
 }
 

@@ -211,7 +211,9 @@ async fn drain(shared: &Arc<Shared>, source: Source, path: &Path) -> io::Result<
     let _turn = shared.orphans.drains.acquire().await.map_err(io::Error::other)?;
     let (ours, theirs) = handoff::pair()?;
     let log = LogFile::of(&shared.options.log_dir, source.service_id).open()?;
-    let mut command = shared.binary.command(&run_record::process_name("drain", source.epoch));
+    let mut command = shared
+        .binary()
+        .command(&run_record::process_name("drain", source.epoch));
     command
         .arg("--drain-only")
         .stdin(Stdio::from(theirs))

@@ -1,4 +1,7 @@
-//! What is known of a running worker beyond this process's life: `run/<service>.json`.
+//! What is known of a running worker beyond this process's life: `run/<service>.json` of the one that serves,
+//! `run/<service>.<epoch>.next` of one that is to take over, `run/<service>.<epoch>.drain` of one that was replaced.
+//!
+//! A control plane that knows of no overlap sees the first kind only, and leaves the others to end by themselves.
 //!
 //! A pid alone may by now be somebody else's. Pid, start time and boot together name one process, and a worker carries
 //! its epoch in its name; signals go through a pidfd that was opened before they were compared.
@@ -18,6 +21,29 @@ use crate::{
     link::Expected,
     process_table::{START_TIME, STATE, stat},
 };
+
+/// What an instance is to its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    /// It serves.
+    Serving,
+    /// It is to, once it is READY.
+    Successor,
+    /// It did, and ends when what it has open is finished.
+    Draining,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Serving, Self::Successor, Self::Draining];
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Serving => "json",
+            Self::Successor => "next",
+            Self::Draining => "drain",
+        }
+    }
+}
 
 /// One worker instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +79,9 @@ impl RunRecord {
     }
 
     /// Writes it, whole or not at all.
-    pub(crate) fn write(&self, run_dir: &Path) -> io::Result<()> {
-        let path = path(run_dir, self.service_id);
-        let fresh = path.with_extension("json.new");
+    pub(crate) fn write(&self, run_dir: &Path, role: Role) -> io::Result<()> {
+        let path = path(run_dir, self.service_id, self.epoch, role);
+        let fresh = path.with_added_extension("new");
         let mut options = fs::OpenOptions::new();
         let mut file = options
             .write(true)
@@ -67,19 +93,22 @@ impl RunRecord {
         fs::rename(fresh, path)
     }
 
-    /// Every record in `run_dir`; unreadable ones are told of and left out.
-    pub(crate) fn all(run_dir: &Path) -> io::Result<Vec<Self>> {
-        let mut records = Vec::new();
+    /// Every record in `run_dir`, by service, and in the order of roles; unreadable ones are told of and left out.
+    pub(crate) fn all(run_dir: &Path) -> io::Result<Vec<(Role, Self)>> {
+        let mut records: Vec<(Role, Self)> = Vec::new();
         for entry in fs::read_dir(run_dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let record = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
-                match record {
-                    Ok(record) => records.push(record),
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "a run record cannot be read"),
-                }
+            let extension = path.extension().unwrap_or_default();
+            let Some(role) = Role::ALL.into_iter().find(|role| extension == role.extension()) else {
+                continue;
+            };
+            let record = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+            match record {
+                Ok(record) => records.push((role, record)),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "a run record cannot be read"),
             }
         }
+        records.sort_by_key(|(role, record)| (record.service_id.0, *role, record.epoch.0));
         Ok(records)
     }
 
@@ -124,15 +153,33 @@ fn is_named(pid: i32, epoch: Epoch) -> bool {
 }
 
 /// Removes the record of a worker that is gone.
-pub(crate) fn remove(run_dir: &Path, service_id: ServiceId) -> io::Result<()> {
-    match fs::remove_file(path(run_dir, service_id)) {
+pub(crate) fn remove(run_dir: &Path, service_id: ServiceId, epoch: Epoch, role: Role) -> io::Result<()> {
+    match fs::remove_file(path(run_dir, service_id, epoch, role)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn path(run_dir: &Path, service_id: ServiceId) -> PathBuf {
-    run_dir.join(format!("{service_id}.json"))
+/// The successor `new` takes the place of `old`, which drains from now on: at no moment nobody is recorded as serving.
+pub(crate) fn replace(run_dir: &Path, service_id: ServiceId, old: Epoch, new: Epoch) -> io::Result<()> {
+    let path = |epoch, role| path(run_dir, service_id, epoch, role);
+    fs::hard_link(path(old, Role::Serving), path(old, Role::Draining))?;
+    fs::rename(path(new, Role::Successor), path(new, Role::Serving))
+}
+
+/// An instance is another to its service from now on.
+pub(crate) fn change(run_dir: &Path, service_id: ServiceId, epoch: Epoch, roles: [Role; 2]) -> io::Result<()> {
+    let [from, to] = roles.map(|role| path(run_dir, service_id, epoch, role));
+    fs::rename(from, to)
+}
+
+fn path(run_dir: &Path, service_id: ServiceId, epoch: Epoch, role: Role) -> PathBuf {
+    let extension = role.extension();
+    run_dir.join(match role {
+        // There is one, and its name does not depend on which.
+        Role::Serving => format!("{service_id}.{extension}"),
+        Role::Successor | Role::Draining => format!("{service_id}.{epoch}.{extension}"),
+    })
 }
 
 fn boot_id() -> io::Result<String> {
@@ -228,15 +275,33 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("proxyplane-run-{}", Epoch::new()));
         fs::create_dir(&dir).unwrap();
         let record = Sleeper::new().record();
-        record.write(&dir).unwrap();
+        record.write(&dir, Role::Serving).unwrap();
         fs::write(dir.join("damaged.json"), "{").unwrap();
         let found = RunRecord::all(&dir).unwrap();
-        assert_eq!(found, std::slice::from_ref(&record));
-        assert_eq!(found[0].nonce_sha256(), Some([0xab; 32]));
-        remove(&dir, record.service_id).unwrap();
-        remove(&dir, record.service_id).unwrap();
+        assert_eq!(found, [(Role::Serving, record.clone())]);
+        assert_eq!(found[0].1.nonce_sha256(), Some([0xab; 32]));
+        remove(&dir, record.service_id, record.epoch, Role::Serving).unwrap();
+        remove(&dir, record.service_id, record.epoch, Role::Serving).unwrap();
         assert_eq!(RunRecord::all(&dir).unwrap(), []);
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_successor_takes_the_place_of_the_one_that_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Sleeper::new().record();
+        let new = RunRecord {
+            epoch: Epoch::new(),
+            ..old.clone()
+        };
+        old.write(dir.path(), Role::Serving).unwrap();
+        new.write(dir.path(), Role::Successor).unwrap();
+        let found = || RunRecord::all(dir.path()).unwrap();
+        assert_eq!(found(), [(Role::Serving, old.clone()), (Role::Successor, new.clone())]);
+        replace(dir.path(), old.service_id, old.epoch, new.epoch).unwrap();
+        assert_eq!(found(), [(Role::Serving, new.clone()), (Role::Draining, old.clone())]);
+        remove(dir.path(), old.service_id, old.epoch, Role::Draining).unwrap();
+        assert_eq!(found(), [(Role::Serving, new)]);
     }
 
     #[test]

@@ -6,11 +6,13 @@ use proxyplane_spec::{Epoch, HANDOFF_VERSION, Manifest, ServiceId, WorkspaceId};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Shared, handoff,
+    Shared,
+    binary::WorkerBinary,
+    handoff,
     listeners::Listeners,
     logs::LogFile,
     process::Process,
-    run_record::{self, RunRecord},
+    run_record::{self, Role, RunRecord},
     spool_dir,
 };
 use crate::{hex, link::Expected, store::services::ServiceRow};
@@ -26,13 +28,19 @@ pub(super) struct Newborn {
 }
 
 impl Newborn {
-    /// Executes the worker binary and writes its run record.
-    pub(super) fn spawn(shared: &Shared, service: &ServiceRow, log: &LogFile) -> io::Result<Self> {
+    /// Executes the worker binary and writes the run record, as of an instance of this role.
+    pub(super) fn spawn(
+        shared: &Shared,
+        binary: &WorkerBinary,
+        service: &ServiceRow,
+        log: &LogFile,
+        role: Role,
+    ) -> io::Result<Self> {
         let (ours, theirs) = handoff::pair()?;
         let log = log.open()?;
         let epoch = Epoch::new();
         let proxy = format!("{}/{}", service.workspace_code, service.name);
-        let mut command = shared.binary.command(&run_record::process_name(&proxy, epoch));
+        let mut command = binary.command(&run_record::process_name(&proxy, epoch));
         command
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(log.try_clone()?))
@@ -46,7 +54,7 @@ impl Newborn {
             epoch,
         };
         let record = RunRecord::of(&newborn.expected());
-        if let Err(error) = record.and_then(|record| record.write(&shared.options.run_dir)) {
+        if let Err(error) = record.and_then(|record| record.write(&shared.options.run_dir, role)) {
             newborn.process.kill();
             return Err(error);
         }

@@ -3,6 +3,7 @@
 //! Nothing here knows processes, sockets or the store; `task.rs` carries the actions out and turns what happens into
 //! events. Times and jitter come as arguments.
 
+mod overlap;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,13 @@ pub(crate) enum State {
     },
     /// READY since then.
     Running { since: Instant, deaths: Deaths },
+    /// READY since then, and another worker on the same listeners is not READY yet. `ready_by` is `None` once that was
+    /// killed for it.
+    Replacing {
+        since: Instant,
+        deaths: Deaths,
+        ready_by: Option<Instant>,
+    },
     /// Open exchanges are finishing.
     Draining { then: Then, kill_at: Instant },
     /// The worker is on its way out. `kill_at` is `None` once it was killed.
@@ -91,6 +99,14 @@ pub(crate) enum Event {
     Start(Asked),
     /// Somebody wants it stopped.
     Stop { drain: Duration },
+    /// The same without a worker that serves, while replaced ones drain.
+    StopRest { drain: Duration },
+    /// Somebody wants another build of the worker, without a pause.
+    Upgrade,
+    /// The worker that is to take over serves.
+    SuccessorReady,
+    /// It is gone, or could not be spawned.
+    SuccessorExited,
     /// Somebody wants a new worker.
     Restart { drain: Duration, asked: Asked },
     /// The control plane came up and the service is enabled.
@@ -117,7 +133,8 @@ pub(crate) enum Event {
     Ready,
     /// The worker has finished open exchanges and will exit.
     Drained,
-    /// The worker is gone, or could not be spawned. `killed`: by somebody else, who sent it SIGKILL.
+    /// The worker is gone, or could not be spawned; on the way to a stop, the last one is. `killed`: by somebody else, who
+    /// sent it SIGKILL.
     Exited { killed: bool, jitter: f64 },
     /// [`State::due`] has come.
     Due,
@@ -136,6 +153,16 @@ pub(crate) enum Action {
     Kill,
     /// Have nothing more to do with the process: it is not ours.
     Forget,
+    /// Start another worker on the listeners beside the one that serves; a failure is a `SuccessorExited`.
+    SpawnSuccessor,
+    /// SIGKILL it: it is late.
+    KillSuccessor,
+    /// It serves in the worker's place from now on, which is told to drain.
+    Promote,
+    /// It is in the place of the worker, which is gone.
+    Succeed,
+    /// It is not wanted any more, and told to drain.
+    Dismiss(Duration),
     /// Close the listeners.
     Release,
     /// Answer 503 on the listeners until the next `Spawn` or `Release`.
@@ -157,6 +184,8 @@ pub(crate) enum Outcome {
     BindFailed,
     /// The worker died, or was not READY in time.
     Died,
+    /// The one that was to take over did; the worker serves on.
+    NotReplaced,
     /// The control plane is stopping.
     ShuttingDown,
 }
@@ -168,6 +197,7 @@ pub(crate) enum Request {
     Stop,
     Restart,
     Update,
+    Upgrade,
 }
 
 /// Another request is under way.
@@ -175,6 +205,7 @@ pub(crate) enum Request {
 pub(crate) enum Conflict {
     Starting,
     Stopping,
+    Upgrading,
 }
 
 impl State {
@@ -188,7 +219,7 @@ impl State {
                 boot: Some(BootRetry { lasts: true, .. }),
             } => ServiceState::Failed,
             Self::Adopting { .. } | Self::Binding { .. } | Self::Starting { .. } => ServiceState::Starting,
-            Self::Running { .. } => ServiceState::Running,
+            Self::Running { .. } | Self::Replacing { .. } => ServiceState::Running,
             Self::Draining { .. } => ServiceState::Draining,
             Self::Stopping { .. } => ServiceState::Stopping,
             Self::Crashed { .. } => ServiceState::Crashed,
@@ -201,7 +232,7 @@ impl State {
             Self::Stopped | Self::Failed { .. } | Self::Running { .. } => None,
             Self::Adopting { by } => *by,
             Self::Binding { boot, .. } => boot.and_then(|boot| boot.retry_at),
-            Self::Starting { ready_by, .. } => *ready_by,
+            Self::Starting { ready_by, .. } | Self::Replacing { ready_by, .. } => *ready_by,
             Self::Draining { kill_at, .. } => Some(*kill_at),
             Self::Stopping { kill_at, .. } => *kill_at,
             Self::Crashed { respawn_at, .. } => Some(*respawn_at),
@@ -217,7 +248,11 @@ impl State {
             Self::Adopting { .. } | Self::Binding { asked: Some(_), .. } | Self::Starting { asked: Some(_), .. } => {
                 Some(Conflict::Starting)
             }
-            Self::Starting { asked: None, .. } if request == Request::Update => Some(Conflict::Starting),
+            Self::Starting { asked: None, .. } if matches!(request, Request::Update | Request::Upgrade) => {
+                Some(Conflict::Starting)
+            }
+            Self::Binding { .. } if request == Request::Upgrade => Some(Conflict::Starting),
+            Self::Replacing { .. } => Some(Conflict::Upgrading),
             Self::Draining { .. } | Self::Stopping { .. } => Some(Conflict::Stopping),
             _ => None,
         }
@@ -237,6 +272,9 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         Event::Stop { drain } => stop(state, drain, now),
         Event::Shutdown { drain } => shut_down(state, drain, now),
         Event::Boot if state == State::Stopped => boot(now),
+        Event::Upgrade | Event::SuccessorReady | Event::SuccessorExited | Event::StopRest { .. } => {
+            overlap::next(state, event, now)
+        }
         Event::Found
         | Event::Adopted { .. }
         | Event::Unwanted { .. }
@@ -419,6 +457,7 @@ fn shut_down(state: State, drain: Duration, now: Instant) -> (State, Vec<Action>
             },
             abandon(then),
         ),
+        State::Replacing { .. } => overlap::shut_down(drain, now),
         other => stop(other, drain, now),
     }
 }
@@ -521,6 +560,7 @@ fn exited(state: State, killed: bool, now: Instant, jitter: f64) -> (State, Vec<
             let time = now.duration_since(since);
             died(deaths, Served::For { time, killed }, now, jitter)
         }
+        replacing @ State::Replacing { .. } => overlap::exited(replacing, killed, now, jitter),
         State::Draining { then, .. } | State::Stopping { then, .. } => match then {
             Then::Stop => stopped(),
             Then::Start(asked) => spawn(Some(asked), Deaths::default(), now),
@@ -564,6 +604,14 @@ fn due(state: State, now: Instant) -> (State, Vec<Action>) {
         State::Draining { then, .. } | State::Stopping { then, .. } => {
             (State::Stopping { then, kill_at: None }, vec![Action::Kill])
         }
+        State::Replacing { since, deaths, .. } => (
+            State::Replacing {
+                since,
+                deaths,
+                ready_by: None,
+            },
+            vec![Action::KillSuccessor],
+        ),
         other => (other, vec![]),
     }
 }

@@ -40,7 +40,7 @@ pub struct ServiceStatus {
     pub requests: u64,
     /// WebSockets opened since the last start.
     pub websockets: u64,
-    /// Connections open now.
+    /// Connections open now, in all workers.
     pub open_connections: u64,
     /// Bytes from clients since the last start.
     pub bytes_in: u64,
@@ -72,4 +72,36 @@ pub struct ServiceStatus {
     pub panics: u64,
     /// Addresses it listens on.
     pub listening: Vec<SocketAddr>,
+    /// What the worker has open; `None` without one.
+    pub open: Option<OpenCounts>,
+    /// Until then what is open may finish, while the service drains.
+    pub drain_deadline: Option<OffsetDateTime>,
+    /// Workers that were replaced and still drain, oldest first.
+    pub draining: Vec<DrainingWorker>,
+}
+
+/// What a worker has open. A build that does not count its exchanges leaves them out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// Clients' connections.
+    pub connections: u64,
+    /// Requests that are not answered to their end.
+    pub requests: Option<u64>,
+    /// WebSockets.
+    pub websockets: Option<u64>,
+    /// Tunnels.
+    pub tunnels: Option<u64>,
+}
+
+/// A worker that was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainingWorker {
+    /// Its pid.
+    pub pid: i32,
+    /// What it says of itself.
+    pub version: String,
+    /// What it still has open.
+    pub open: OpenCounts,
+    /// What is open then is closed.
+    pub deadline: OffsetDateTime,
 }

@@ -5,13 +5,16 @@
 
 mod actions;
 mod adoption;
+mod beside;
+mod generations;
 mod moving;
+mod overlap;
 mod raise;
 mod requests;
 
 use std::{sync::Arc, time::Duration};
 
-use proxyplane_spec::{ListenHost, ServiceId};
+use proxyplane_spec::{Epoch, ListenHost, ServiceId};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -21,6 +24,7 @@ use tokio::{
 use super::{
     Shared,
     adopt::{Adoptee, Pending},
+    binary::WorkerBinary,
     error::LifecycleError,
     exit::Exit,
     holder::PortHolder,
@@ -30,7 +34,7 @@ use super::{
     orphans,
     process::Process,
     refuse::Refuser,
-    run_record,
+    run_record::{self, Role},
     state::{self, Event, State},
 };
 use crate::{
@@ -39,6 +43,10 @@ use crate::{
 };
 
 pub(super) use actions::worker_config;
+use beside::Beside;
+use generations::Generation;
+use overlap::Overlap;
+pub(super) use overlap::Upgrade;
 
 type Answer<T = ()> = oneshot::Sender<Result<T, LifecycleError>>;
 
@@ -70,8 +78,15 @@ pub(super) enum Command {
         row: Box<ServiceRow>,
         settled: oneshot::Sender<()>,
     },
+    /// Another worker, without a pause.
+    Upgrade {
+        upgrade: Box<Upgrade>,
+        answer: Answer,
+    },
     /// A former control plane's worker, the first command that a task gets.
     Adopt(Box<Adoptee>),
+    /// The same for one that does not serve any more.
+    AdoptDraining(Box<Adoptee>),
     Shutdown {
         drain: Duration,
     },
@@ -92,6 +107,30 @@ struct Worker {
     events: mpsc::Receiver<FromWorker>,
 }
 
+/// What is heard of a worker.
+enum Heard {
+    News(FromWorker),
+    /// It is gone, and how.
+    Exit(Exit),
+    /// It should be.
+    Overdue,
+}
+
+impl Worker {
+    /// Waits until it says something or ends. What it said before it died comes first. May be cancelled and called again.
+    async fn heard(&mut self) -> Heard {
+        tokio::select! {
+            biased;
+            Some(news) = self.events.recv() => Heard::News(news),
+            exit = self.process.ended() => Heard::Exit(exit),
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.link.source().epoch
+    }
+}
+
 struct Task {
     shared: Arc<Shared>,
     id: ServiceId,
@@ -101,10 +140,18 @@ struct Task {
     listeners: Option<Listeners>,
     refuser: Option<Refuser>,
     worker: Option<Worker>,
+    /// The build that it has, and that replaces it if it dies; `None` until one was started.
+    binary: Option<Arc<WorkerBinary>>,
+    /// The build of one that is coming up in an upgrade: it becomes the service's once it serves.
+    unproven: Option<Arc<WorkerBinary>>,
+    /// Its replacement that is under way.
+    overlap: Option<Overlap>,
+    /// Those that were replaced and are not gone yet, oldest first.
+    generations: Vec<Generation>,
     /// Who waits for the start, stop or restart that is under way.
     waiting: Option<Waiting>,
-    /// The last worker's records are being read to their end.
-    retiring: Option<JoinHandle<()>>,
+    /// Records of workers that are gone are being read to their end.
+    retiring: Vec<JoinHandle<()>>,
     /// Why the last bind failed.
     bind_error: Option<LifecycleError>,
     settled: Option<oneshot::Sender<()>>,
@@ -141,8 +188,12 @@ pub(super) async fn run(
         listeners: None,
         refuser: None,
         worker: None,
+        binary: None,
+        unproven: None,
+        overlap: None,
+        generations: Vec::new(),
         waiting: None,
-        retiring: None,
+        retiring: Vec::new(),
         bind_error: None,
         settled: None,
         adopting: None,
@@ -161,13 +212,28 @@ pub(super) async fn run(
                     task.apply(event).await;
                 }
             }
+            Step::Beside(heard) => {
+                if let Some(event) = task.hear_beside(heard) {
+                    task.apply(event).await;
+                }
+            }
+            Step::Gone(exit) => {
+                // What we killed ourselves, because it did not do something in time, is nobody else's kill.
+                let killed = exit.is_somebodys_kill() && task.overdue.is_none();
+                task.buried(&exit.to_string());
+                // On the way to a stop, replaced workers may still drain.
+                if !task.is_stopping() || task.generations.is_empty() {
+                    let jitter = rand::random();
+                    task.apply(Event::Exited { killed, jitter }).await;
+                }
+            }
             Step::NoCallers => return,
         }
         task.come_home().await;
         task.publish();
-        if task.ending && task.state == State::Stopped {
-            if let Some(retiring) = task.retiring.take() {
-                // Its records must be with ingest before that ends.
+        if task.ending && task.state == State::Stopped && task.generations.is_empty() {
+            for retiring in std::mem::take(&mut task.retiring) {
+                // Their records must be with ingest before that ends.
                 let _ = retiring.await;
             }
             return;
@@ -179,6 +245,9 @@ enum Step {
     Command(Command),
     Event(Event),
     News(FromWorker),
+    Beside(Beside),
+    /// The worker is, and how.
+    Gone(Exit),
     NoCallers,
 }
 
@@ -195,23 +264,17 @@ impl Task {
                 None => None,
             }
         };
-        let exit = tokio::select! {
+        tokio::select! {
             // What a worker said before it died comes before its death.
             biased;
-            Some(news) = news => return Step::News(news),
-            Some(exit) = ended(exit) => exit,
-            command = commands.recv() => return command.map_or(Step::NoCallers, Step::Command),
+            Some(news) = news => Step::News(news),
+            Some(exit) = ended(exit) => Step::Gone(exit),
+            heard = beside::heard(&mut self.overlap, &mut self.generations) => Step::Beside(heard),
+            command = commands.recv() => command.map_or(Step::NoCallers, Step::Command),
             () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => {
-                return Step::Event(Event::Due);
+                Step::Event(Event::Due)
             }
-        };
-        // What we killed ourselves, because it did not do something in time, is nobody else's kill.
-        let killed = exit.is_somebodys_kill() && self.overdue.is_none();
-        self.buried(&exit.to_string());
-        Step::Event(Event::Exited {
-            killed,
-            jitter: rand::random(),
-        })
+        }
     }
 
     /// What the worker says of its life, as an event of the table.
@@ -229,6 +292,8 @@ impl Task {
                 wanted: self.is_wanted(),
             }),
             FromWorker::Returned => self.take_back(),
+            // The service drains as long as those do that were replaced.
+            FromWorker::Drained if self.is_stopping() && !self.generations.is_empty() => None,
             FromWorker::Drained => Some(Event::Drained),
             FromWorker::Stranger => Some(Event::Stranger),
         }
@@ -245,6 +310,9 @@ impl Task {
             self.seen.applied = Some((revision, now));
         }
         self.seen.last_error.clear();
+        if let Some(binary) = self.unproven.take() {
+            self.run_from_now_on(binary);
+        }
     }
 
     /// The worker is gone: notes how, keeps its counters, and lets its records be read to the end.
@@ -253,7 +321,7 @@ impl Task {
         let pid = worker.process.pid;
         let unasked = matches!(
             self.state,
-            State::Adopting { .. } | State::Starting { .. } | State::Running { .. }
+            State::Adopting { .. } | State::Starting { .. } | State::Running { .. } | State::Replacing { .. }
         );
         self.log.note(&format!("worker {pid} ended: {exit}"));
         if unasked {
@@ -266,19 +334,26 @@ impl Task {
         } else {
             self.raise_stopped(pid, exit);
         }
-        self.seen.before = add(self.seen.before, worker.link.counters());
+        self.count_past(&worker);
         if self.row.is_none() {
             // Nobody can ask for the log of a proxy that was deleted past us.
             self.log.remove();
         }
-        self.let_go(worker);
+        self.seen.ready = None;
+        self.seen.applied = None;
+        self.unproven = None;
+        self.let_go(worker, Role::Serving);
+    }
+
+    /// What passed through a worker that is gone goes on being counted.
+    fn count_past(&mut self, worker: &Worker) {
+        self.seen.before = add(self.seen.before, worker.link.counters());
     }
 
     /// A worker is this task's no more: its record goes, and its records are read to the end.
-    fn let_go(&mut self, worker: Worker) {
-        self.seen.ready = None;
-        self.seen.applied = None;
-        if let Err(error) = run_record::remove(&self.shared.options.run_dir, self.id) {
+    fn let_go(&mut self, worker: Worker, role: Role) {
+        let run_dir = &self.shared.options.run_dir;
+        if let Err(error) = run_record::remove(run_dir, self.id, worker.epoch(), role) {
             tracing::warn!(service = %self.id, %error, "a run record could not be removed");
         }
         self.retire(worker.link);
@@ -287,7 +362,8 @@ impl Task {
     /// A worker's records are read to their end, also those that are in its spool only; then what it left open is closed.
     fn retire(&mut self, link: WorkerLink) {
         let settled = orphans::settle(&self.shared, link.source(), link);
-        self.retiring = Some(self.shared.tracker.spawn(settled));
+        self.retiring.retain(|retiring| !retiring.is_finished());
+        self.retiring.push(self.shared.tracker.spawn(settled));
     }
 
     /// Takes an event through the table and carries out what follows, and what follows from that.
@@ -324,6 +400,11 @@ impl Task {
         self.seen.state = self.state.shown();
         self.seen.pid = self.worker.as_ref().map(|worker| worker.process.pid);
         self.seen.worker = self.worker.as_ref().map(|worker| worker.link.clone());
+        self.seen.draining = self.generations.iter().map(Generation::observed).collect();
+        self.seen.drain_deadline = self
+            .state
+            .drains_until()
+            .map(|at| crate::clock::now() + at.saturating_duration_since(std::time::Instant::now()));
         self.seen.listening = self.listeners.as_ref().map(Listeners::addresses).unwrap_or_default();
         self.publisher.send_replace(self.seen.clone());
         // Nobody may be watching.

@@ -5,6 +5,7 @@
 //! with the path of the field.
 
 mod capture;
+mod features;
 mod handoff;
 mod host;
 mod ids;
@@ -15,6 +16,7 @@ pub mod reasons;
 mod sandbox;
 
 pub use capture::{CaptureSpec, RawCapture, SpoolFull};
+pub use features::FEATURE_OPEN_COUNTS;
 pub use handoff::{FEATURE_LISTENERS, HANDOFF_SOCKET, HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
 pub use ids::{Epoch, EventId, ExchangeId, ServiceId, WorkspaceId};

@@ -40,6 +40,9 @@ reasons! {
     NO_FREE_PORT "RESOURCE_EXHAUSTED" 503 1 "No free port was found for port 0.";
     ALREADY_STARTING "ABORTED" 409 5 "A start is under way; wait for it.";
     ALREADY_STOPPING "ABORTED" 409 5 "A stop is under way; wait for it.";
+    ALREADY_UPGRADING "ABORTED" 409 5 "The worker is being replaced; wait for it.";
+    TOO_MANY_DRAINING "ABORTED" 409 5 "As many replaced workers as may are still finishing what they have open; wait for one of them, at most until its deadline.";
+    WORKER_BINARY_REFUSED "FAILED_PRECONDITION" 400 1 "The worker binary is none that this server can run; the message says why. Nothing changed.";
     ETAG_MISMATCH "ABORTED" 409 5 "Somebody changed the resource first; read it again.";
     WORKSPACE_NOT_EMPTY "FAILED_PRECONDITION" 409 5 "The workspace still has services; `force` removes them with it.";
     RESTART_REQUIRED "FAILED_PRECONDITION" 409 5 "The proxy's worker is of an older build, which cannot do this live; restart the proxy first.";

@@ -11,6 +11,7 @@ use proxyplane_record::{
 };
 
 use super::{Capture, Start, body::Body, ids::Ids, lock};
+use crate::service::OpenKind;
 
 /// Most bytes of all texts of a record; what is left of a frame is for bodies and the rest.
 const TEXTS_MAX: usize = frame::PAYLOAD_MAX - 2 * INLINE_BODY_MAX;
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub(super) opened: bool,
     pub(super) announced: bool,
     pub(super) finished: bool,
+    /// What it is counted as while it is open.
+    pub(super) counted: Option<OpenKind>,
     /// Where the sweeper knows it, while it has something to do for it.
     slot: Option<usize>,
 }
@@ -103,6 +106,7 @@ impl Cell {
             opened: false,
             announced: false,
             finished: false,
+            counted: None,
             slot: None,
         };
         let cell = Arc::new(Self {
@@ -197,6 +201,7 @@ impl Cell {
         }
         state.finished = true;
         self.unregister(state);
+        self.count_as(state, None);
         if state.opened {
             self.write_held(state);
         }
@@ -232,6 +237,16 @@ impl Cell {
             self.write_held(&mut state);
         } else {
             self.write_head(&mut state);
+        }
+    }
+
+    /// Counts it among what is open, as this and as nothing else.
+    pub(super) fn count_as(&self, state: &mut State, kind: Option<OpenKind>) {
+        if let Some(kind) = kind {
+            self.capture.stats.opened(kind);
+        }
+        if let Some(former) = std::mem::replace(&mut state.counted, kind) {
+            self.capture.stats.closed(former);
         }
     }
 

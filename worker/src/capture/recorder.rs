@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proxyplane_record::{Exchange, ExchangeKind, Flags, Kind, Side, WsMessage, error_code};
 
 use super::{Capture, Start, cell::Cell, lock};
+use crate::service::OpenKind;
 
 /// Most bytes of an error's detail that are kept.
 const DETAIL_MAX: usize = 4 * 1024;
@@ -41,6 +42,9 @@ impl Recorder {
         if !state.announced {
             state.announced = true;
             self.cell.capture.stats.request();
+            if !state.finished && state.counted.is_none() {
+                self.cell.count_as(&mut state, Some(OpenKind::Request));
+            }
             self.cell.capture.tell_watchers(&state.exchange);
         }
     }
@@ -81,11 +85,19 @@ impl Recorder {
     /// Gives the exchange its row now: a WebSocket or tunnel that begins to carry. Others get one after two seconds.
     pub fn open(&self) {
         let mut state = lock(&self.cell.state);
-        if state.opened || state.finished {
+        if state.finished {
             return;
         }
-        if state.exchange.kind == i32::from(ExchangeKind::WebSocket) {
-            self.cell.capture.stats.websocket();
+        match state.exchange.kind() {
+            ExchangeKind::WebSocket => {
+                self.cell.capture.stats.websocket();
+                self.cell.count_as(&mut state, Some(OpenKind::WebSocket));
+            }
+            ExchangeKind::Tunnel => self.cell.count_as(&mut state, Some(OpenKind::Tunnel)),
+            _ => {}
+        }
+        if state.opened {
+            return;
         }
         self.cell.write_head(&mut state);
         self.cell.unregister(&mut state);

@@ -70,7 +70,7 @@ impl<C: Downstream> Session<C> {
             deadline: Deadline::default(),
             asked: false,
             memory: [Vec::new(), Vec::new()],
-            draining: Box::pin(async move { drain.started().await }),
+            draining: Box::pin(async move { drain.idle_ended().await }),
         }
     }
 
@@ -128,7 +128,7 @@ impl<C: Downstream> Session<C> {
         Ok(Some(head))
     }
 
-    /// Waits for bytes. A drain ends an idle connection, not one that is in the middle of a request.
+    /// Waits for bytes. A drain ends an idle connection, at once or after a while, not one that is in the middle of a request.
     async fn wait(&mut self, begun: bool) -> Wait {
         if self.client.eof {
             return Wait::Filled(Ok(0));

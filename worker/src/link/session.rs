@@ -231,7 +231,8 @@ impl Session {
                 let stats = reporter.now(&self.service);
                 connection.send(Up::Stats(stats)).await
             }
-            Down::Drain(wire::Drain { timeout_ms }) => {
+            Down::Drain(wire::Drain { timeout_ms, idle_ms }) => {
+                self.service.drain.keep_idle(Duration::from_millis(idle_ms));
                 end_within(&self.deadline, Duration::from_millis(timeout_ms));
                 Ok(())
             }

@@ -40,7 +40,12 @@ async fn a_worker_lives_from_hello_to_drained() {
     let sent = frames(&records.next().await.frames);
     assert!(matches!(&sent[..], [(0, Kind::Complete(complete))] if complete.request_body == b"ping"[..]));
 
-    session.order(Down::Drain(wire::Drain { timeout_ms: 5_000 })).await;
+    session
+        .order(Down::Drain(wire::Drain {
+            timeout_ms: 5_000,
+            idle_ms: 0,
+        }))
+        .await;
     stage.nobody_listens().await;
     assert!(!worker.is_finished(), "it waits for its records to be committed");
     records.ack(1).await;
@@ -63,7 +68,12 @@ async fn the_deadline_closes_what_is_open() {
     let mut client = stage.client().await;
     client.write_all(b"half").await.unwrap();
     client.read_exact(&mut [0; 4]).await.unwrap();
-    session.order(Down::Drain(wire::Drain { timeout_ms: 100 })).await;
+    session
+        .order(Down::Drain(wire::Drain {
+            timeout_ms: 100,
+            idle_ms: 0,
+        }))
+        .await;
     assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
     let sent = frames(&records.next().await.frames);
     assert!(matches!(&sent[..], [(0, Kind::Complete(complete))]

@@ -4,7 +4,11 @@ use clap::Args;
 use proxyplane_proto::v1::DeleteProxyServiceRequest;
 use serde_json::json;
 
-use super::{super::Context, Named};
+use super::{
+    super::Context,
+    Named,
+    progress::{self, DrainTimeout},
+};
 use crate::{error::Error, output, view::Proxy};
 
 #[derive(Args, Debug)]
@@ -17,6 +21,8 @@ pub(crate) struct Arguments {
     /// Do not wait for records that are left in spools of workers that died: they are lost.
     #[arg(long)]
     discard: bool,
+    #[command(flatten)]
+    drain: DrainTimeout,
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
@@ -33,9 +39,11 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<(), 
         id: proxy.id.clone(),
         purge: arguments.purge,
         discard: arguments.discard,
+        drain_timeout: arguments.drain.value()?,
         ..Default::default()
     };
-    context.client.proxies().delete_proxy_service(request).await?;
+    let mut proxies = context.client.proxies();
+    progress::told(context, &proxy.id, proxies.delete_proxy_service(request)).await?;
     let traffic = if arguments.purge {
         "with its traffic"
     } else {

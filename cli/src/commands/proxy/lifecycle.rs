@@ -1,34 +1,21 @@
 //! `proxyctl proxy start`, `stop` and `restart`
 
-use std::time::Duration;
-
 use clap::Args;
 use proxyplane_proto::v1::{RestartProxyServiceRequest, StartProxyServiceRequest, StopProxyServiceRequest};
 
 use super::{
     super::{Context, present},
     Named,
+    progress::{self, DrainTimeout},
 };
-use crate::{error::Error, output, view::Proxy, when};
+use crate::{error::Error, output, view::Proxy};
 
 #[derive(Args, Debug)]
 pub(crate) struct Stopping {
     #[command(flatten)]
     named: Named,
-    /// How long open exchanges may take to finish, such as 5s (the server's setting unless given).
-    #[arg(long, value_name = "DURATION", value_parser = when::parse_duration)]
-    drain_timeout: Option<Duration>,
-}
-
-impl Stopping {
-    fn drain_timeout(&self) -> Result<Option<prost_types::Duration>, Error> {
-        let convert = |timeout: Duration| {
-            timeout
-                .try_into()
-                .map_err(|_| Error::Usage("--drain-timeout is too long".into()))
-        };
-        self.drain_timeout.map(convert).transpose()
-    }
+    #[command(flatten)]
+    drain: DrainTimeout,
 }
 
 pub(super) async fn start(context: &Context, named: &Named) -> Result<(), Error> {
@@ -47,10 +34,12 @@ pub(super) async fn start(context: &Context, named: &Named) -> Result<(), Error>
 pub(super) async fn stop(context: &Context, stopping: &Stopping) -> Result<(), Error> {
     let id = stopping.named.resolve(context).await?.id;
     let request = StopProxyServiceRequest {
-        id,
-        drain_timeout: stopping.drain_timeout()?,
+        id: id.clone(),
+        drain_timeout: stopping.drain.value()?,
     };
-    let answer = context.client.proxies().stop_proxy_service(request).await?.into_inner();
+    let mut proxies = context.client.proxies();
+    let answer = progress::told(context, &id, proxies.stop_proxy_service(request)).await?;
+    let answer = answer.into_inner();
     let proxy = Proxy::from(present(answer.proxy_service)?);
     output::talk(&format!("proxy '{}' stopped", proxy.full_name()));
     context.output.changed(&proxy)
@@ -59,15 +48,12 @@ pub(super) async fn stop(context: &Context, stopping: &Stopping) -> Result<(), E
 pub(super) async fn restart(context: &Context, stopping: &Stopping) -> Result<(), Error> {
     let id = stopping.named.resolve(context).await?.id;
     let request = RestartProxyServiceRequest {
-        id,
-        drain_timeout: stopping.drain_timeout()?,
+        id: id.clone(),
+        drain_timeout: stopping.drain.value()?,
     };
-    let answer = context
-        .client
-        .proxies()
-        .restart_proxy_service(request)
-        .await?
-        .into_inner();
+    let mut proxies = context.client.proxies();
+    let answer = progress::told(context, &id, proxies.restart_proxy_service(request)).await?;
+    let answer = answer.into_inner();
     let proxy = Proxy::from(present(answer.proxy_service)?);
     tell_running(&proxy, "restarted");
     context.output.changed(&proxy)

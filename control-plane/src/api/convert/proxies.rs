@@ -14,7 +14,7 @@ use crate::{
         page::Page,
         services::{ServiceFilter, ServiceKind},
     },
-    supervisor::{ServiceState, ServiceStatus},
+    supervisor::{DrainingWorker, OpenCounts, ServiceState, ServiceStatus},
 };
 
 /// A service with its observed status and the number of its committed exchanges.
@@ -102,6 +102,33 @@ fn proxy_status(status: ServiceStatus, stored: u64) -> v1::ProxyStatus {
         sandbox: status.sandbox.as_ref().map(ToString::to_string).unwrap_or_default(),
         panics: status.panics,
         listening: status.listening.iter().map(ToString::to_string).collect(),
+        open: status.open.map(open),
+        drain_deadline: status.drain_deadline.map(timestamp),
+        draining: status.draining.into_iter().map(draining).collect(),
+    }
+}
+
+fn open(open: OpenCounts) -> v1::OpenCounts {
+    let OpenCounts {
+        connections,
+        requests,
+        websockets,
+        tunnels,
+    } = open;
+    v1::OpenCounts {
+        connections,
+        requests,
+        websockets,
+        tunnels,
+    }
+}
+
+fn draining(worker: DrainingWorker) -> v1::DrainingWorker {
+    v1::DrainingWorker {
+        pid: worker.pid,
+        worker_version: worker.version,
+        open: Some(open(worker.open)),
+        deadline: Some(timestamp(worker.deadline)),
     }
 }
 

@@ -10,9 +10,11 @@ use crate::{
     store::services::ServiceRow,
     supervisor::{
         Shared,
+        binary::WorkerBinary,
         error::LifecycleError,
         listeners::Listeners,
         refuse::Refuser,
+        run_record::Role,
         spawn::Newborn,
         state::{ADOPT_TIMEOUT, Action, Event, Outcome, READY_TIMEOUT, State},
     },
@@ -27,6 +29,11 @@ impl Task {
         match action {
             Action::Bind => return Some(self.bind().await),
             Action::Spawn => return self.spawn(),
+            Action::SpawnSuccessor => return self.spawn_successor(),
+            Action::KillSuccessor => self.kill_successor(),
+            Action::Promote => self.promote(),
+            Action::Succeed => return self.succeed(),
+            Action::Dismiss(drain) => self.dismiss(drain),
             Action::Answer(outcome) => return self.answer(outcome).await,
             Action::Drain(timeout) => {
                 if let Some(worker) = &self.worker
@@ -102,13 +109,18 @@ impl Task {
         let Some(worker) = self.worker.take() else { return };
         let pid = worker.process.pid;
         tracing::warn!(service = %self.id, pid, "a former worker cannot prove itself; it is left alone and not adopted");
-        self.let_go(worker);
+        self.seen.ready = None;
+        self.seen.applied = None;
+        self.let_go(worker, Role::Serving);
     }
 
     fn spawn(&mut self) -> Option<Event> {
         self.refuser = None;
         self.overdue = None;
-        match self.try_spawn() {
+        // A respawn runs the build that the service had.
+        let had = self.binary.get_or_insert_with(|| self.shared.binary()).clone();
+        let binary = self.unproven.clone().unwrap_or(had);
+        match self.try_spawn(&binary, Role::Serving) {
             Ok(worker) => {
                 self.log.note(&format!("worker {} started", worker.process.pid));
                 self.worker = Some(worker);
@@ -125,13 +137,14 @@ impl Task {
         }
     }
 
-    fn try_spawn(&mut self) -> io::Result<Worker> {
+    /// Starts a worker of `binary` on the listeners.
+    pub(super) fn try_spawn(&mut self, binary: &WorkerBinary, role: Role) -> io::Result<Worker> {
         let missing = || io::Error::other("it has no listeners");
         let (row, listeners) = (
             self.row.as_ref().ok_or_else(missing)?,
             self.listeners.as_ref().ok_or_else(missing)?,
         );
-        let newborn = Newborn::spawn(&self.shared, row, &self.log)?;
+        let newborn = Newborn::spawn(&self.shared, binary, row, &self.log, role)?;
         // Expected before it is told where to dial.
         let config = worker_config(&self.shared, row);
         let (link, events) = self.shared.link.expect(newborn.expected(), Some(config));
@@ -170,12 +183,18 @@ impl Task {
         let detail = self.seen.last_error.clone();
         match (outcome, self.bind_error.take()) {
             (Outcome::ShuttingDown, _) => LifecycleError::ShuttingDown,
+            (Outcome::NotReplaced, _) => self.not_replaced(),
             (Outcome::BindFailed, Some(error)) => error,
-            _ => {
-                let log = self.log.tail(ERROR_LOG_LINES).unwrap_or_default();
-                LifecycleError::WorkerFailed { detail, log }
-            }
+            _ => LifecycleError::WorkerFailed {
+                detail,
+                log: self.last_log_lines(),
+            },
         }
+    }
+
+    /// What goes with an error.
+    pub(super) fn last_log_lines(&self) -> Vec<String> {
+        self.log.tail(ERROR_LOG_LINES).unwrap_or_default()
     }
 
     fn refuse(&mut self) {

@@ -15,10 +15,12 @@ impl Task {
             link,
             events,
             row,
+            binary,
             pending,
         } = adoptee;
         self.row = row;
-        self.adopting = Some(pending);
+        self.binary = binary;
+        self.adopting = pending;
         self.worker = Some(Worker { process, link, events });
         self.apply(Event::Found).await;
     }

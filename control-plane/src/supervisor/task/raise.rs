@@ -68,11 +68,11 @@ impl Task {
             .port_conflict_waited_for(self.subject(), &self.seen.last_error);
     }
 
-    fn events(&self) -> &Events {
+    pub(super) fn events(&self) -> &Events {
         &self.shared.options.events
     }
 
-    fn subject(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         Subject::proxy(self.id, self.row.as_ref())
     }
 }

@@ -22,6 +22,7 @@ impl From<Conflict> for LifecycleError {
         match conflict {
             Conflict::Starting => Self::AlreadyStarting,
             Conflict::Stopping => Self::AlreadyStopping,
+            Conflict::Upgrading => Self::AlreadyUpgrading,
         }
     }
 }
@@ -38,7 +39,15 @@ impl Task {
                 Err(error) => refuse(answer, error),
             },
             Command::Stop { drain, answer } => match self.admit_stop().await {
-                Ok(()) => self.begin(answer, false, Event::Stop { drain }).await,
+                Ok(()) => {
+                    self.hurry(drain);
+                    let event = if self.worker.is_none() && !self.generations.is_empty() {
+                        Event::StopRest { drain }
+                    } else {
+                        Event::Stop { drain }
+                    };
+                    self.begin(answer, false, event).await;
+                }
                 Err(error) => refuse(answer, error),
             },
             Command::Update { update, answer } => {
@@ -57,9 +66,12 @@ impl Task {
                     self.apply(Event::Boot).await;
                 }
             }
+            Command::Upgrade { upgrade, answer } => self.upgrade(*upgrade, answer).await,
             Command::Adopt(adoptee) => self.adopt(*adoptee).await,
+            Command::AdoptDraining(adoptee) => self.adopt_draining(*adoptee),
             Command::Shutdown { drain } => {
                 self.ending = true;
+                self.hurry(drain);
                 self.apply(Event::Shutdown { drain }).await;
             }
         }
@@ -74,6 +86,8 @@ impl Task {
         self.admit(request)?;
         let enabled = self.load().await?.enabled;
         if request == Request::Restart || !matches!(self.state, State::Running { .. }) {
+            // A start by somebody runs what was accepted last.
+            self.binary = None;
             self.seen.before = Counters::default();
             self.seen.restarts = 0;
             self.seen.last_error.clear();
@@ -90,7 +104,7 @@ impl Task {
         Ok(())
     }
 
-    fn admit(&self, request: Request) -> Result<(), LifecycleError> {
+    pub(super) fn admit(&self, request: Request) -> Result<(), LifecycleError> {
         if self.ending {
             return Err(LifecycleError::ShuttingDown);
         }
@@ -100,7 +114,7 @@ impl Task {
     }
 
     /// Reads the service anew.
-    async fn load(&mut self) -> Result<&ServiceRow, LifecycleError> {
+    pub(super) async fn load(&mut self) -> Result<&ServiceRow, LifecycleError> {
         let row = in_time(store::services::get(&self.shared.db, self.id)).await?;
         let row = self.found(row)?;
         Ok(self.row.insert(row))
@@ -108,7 +122,7 @@ impl Task {
 
     /// There is nothing to own for a service that does not exist: its task ends.
     fn found(&mut self, row: Option<ServiceRow>) -> Result<ServiceRow, LifecycleError> {
-        if row.is_none() && self.listeners.is_none() && self.worker.is_none() {
+        if row.is_none() && self.listeners.is_none() && self.worker.is_none() && self.generations.is_empty() {
             self.end();
         }
         row.ok_or(LifecycleError::NotFound)
@@ -195,14 +209,14 @@ impl Task {
 
     async fn remove(&mut self, etag: Option<String>, discard: bool) -> Result<(), LifecycleError> {
         self.admit(Request::Stop)?;
-        if self.listeners.is_some() || self.worker.is_some() {
+        if self.listeners.is_some() || self.worker.is_some() || !self.generations.is_empty() {
             // Somebody started it again between the caller's stop and this.
             return Err(LifecycleError::AlreadyStarting);
         }
         if discard {
             self.shared.orphans.discard(self.id);
         }
-        if let Some(retiring) = self.retiring.take() {
+        for retiring in std::mem::take(&mut self.retiring) {
             // Whoever removes its traffic next must find all of it.
             let _ = retiring.await;
         }
@@ -218,7 +232,7 @@ impl Task {
     }
 }
 
-fn refuse(answer: Answer, error: LifecycleError) {
+pub(super) fn refuse(answer: Answer, error: LifecycleError) {
     let _ = answer.send(Err(error));
 }
 

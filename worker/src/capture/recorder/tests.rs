@@ -95,6 +95,30 @@ async fn a_small_exchange_is_one_record() {
 }
 
 #[tokio::test]
+async fn what_is_open_is_counted_as_what_it_is_until_its_end() {
+    let (capture, _, recorder) = begin(LIMIT).await;
+    let open = || {
+        let stats = capture.stats.snapshot(QueueStats::default());
+        (stats.open_requests, stats.open_websockets, stats.open_tunnels)
+    };
+    assert_eq!(open(), (0, 0, 0), "nothing is known of it");
+    recorder.announce();
+    assert_eq!(open(), (1, 0, 0));
+    recorder.with(|exchange| exchange.kind = ExchangeKind::WebSocket.into());
+    recorder.open();
+    assert_eq!(open(), (0, 1, 0));
+    let tunnel = capture
+        .begin(Start::new(Bytes::new(), ExchangeKind::Tunnel, LIMIT))
+        .await;
+    tunnel.open();
+    tunnel.announce();
+    assert_eq!(open(), (0, 1, 1));
+    recorder.finish();
+    drop(tunnel);
+    assert_eq!(open(), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn ids_are_in_order_of_beginning() {
     let (capture, _, first) = begin(LIMIT).await;
     let second = capture.begin(Start::new(Bytes::new(), ExchangeKind::Http, LIMIT)).await;
