@@ -5,9 +5,11 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # More arguments for `serve` (make run ARGS="--listen 127.0.0.1:7071") or the bench (make bench ARGS=capture-tls).
 ARGS ?=
+# How long `make fuzz` fuzzes each target.
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt fmt-check clippy sqlx sqlx-check doc deny bench chaos ci
+.PHONY: help run test lint fmt fmt-check clippy sqlx sqlx-check doc deny bench chaos fuzz ci
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,5 +60,12 @@ chaos: ## Kill, freeze and change things under load; compare what clients saw wi
 	@scripts/setup test
 	$(CARGO) build --release --locked
 	$(CARGO) run --release --locked -p proxyplane-tests --bin chaos -- $(ARGS)
+
+fuzz: ## Fuzz the codecs of HTTP/1 and of the spool, a minute each (FUZZ_SECONDS=60). Needs nightly and cargo-fuzz.
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1; }
+	@for target in record:segment h1:request h1:response h1:chunked; do \
+		echo "fuzzing $$target" >&2; \
+		(cd crates/$${target%%:*} && $(CARGO) +nightly fuzz run $${target##*:} -- -max_total_time=$(FUZZ_SECONDS)) || exit 1; \
+	done
 
 ci: lint test ## What CI runs.

@@ -194,7 +194,14 @@ impl Running {
         let address = listener.local_addr().map_err(StartError::of("API address"))?;
 
         let hub = Hub::new(db.clone());
-        let ingest = Ingest::start(db.clone(), hub.clone(), events.clone(), Some(lease.boot()), ingesting);
+        let ingest = Ingest::start(
+            db.clone(),
+            hub.clone(),
+            events.clone(),
+            Some(lease.boot()),
+            database.room(),
+            ingesting,
+        );
         ingesting.spawn(events.clone().follow_ingest(ingest.health()));
         let link = Link::new(pki.clone(), ingest.clone(), hub.clone(), events.clone());
         let unlink = CancellationToken::new();

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use proxyplane_spec::limits;
 use time::OffsetDateTime;
 
 use crate::{
@@ -101,7 +102,8 @@ impl Health {
     async fn proxy(&self, row: ServiceRow) -> Part {
         let status = self.0.supervisor.status(row.id).await;
         let name = format!("proxy {}/{}", row.workspace_code, row.name);
-        part(&name, status.state == ServiceState::Running, proxy_detail(&status))
+        let ready = status.state == ServiceState::Running && !spool_is_nearly_full(&status);
+        part(&name, ready, proxy_detail(&status))
     }
 }
 
@@ -118,6 +120,10 @@ fn proxy_detail(status: &ServiceStatus) -> String {
     if !status.last_error.is_empty() {
         return format!("{state}: {}", status.last_error);
     }
+    if spool_is_nearly_full(status) {
+        let percent = status.spool_bytes.saturating_mul(100) / status.spool_limit;
+        return format!("{state}, its spool is {percent} % full");
+    }
     match status.applied_at {
         Some(at) => format!(
             "{state}, revision {} applied {} {}",
@@ -127,6 +133,11 @@ fn proxy_detail(status: &ServiceStatus) -> String {
         ),
         None => state.to_owned(),
     }
+}
+
+/// Bodies are not kept any more, and records may soon be dropped.
+fn spool_is_nearly_full(status: &ServiceStatus) -> bool {
+    limits::spool_is_nearly_full(status.spool_bytes, status.spool_limit)
 }
 
 fn clock(at: OffsetDateTime) -> String {

@@ -5,7 +5,11 @@
 //! acknowledged only after its commit; where a worker resumes is the database's cursor, never the worker's. While the
 //! database is away, sessions wait and nothing is dropped.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use proxyplane_record::frame::{self, FrameError};
@@ -21,14 +25,17 @@ mod connection;
 mod copy;
 mod keeper;
 mod queue;
+mod room;
 mod rows;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod throughput;
 
-use committer::Committer;
+use batch::Batch;
+use committer::{BACKOFF_FIRST, Committer};
 use queue::{Queue, Ticket};
+pub use room::Room;
 
 /// Whose records these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,10 +83,17 @@ pub struct Ingest;
 
 impl Ingest {
     /// Spawns the committer. `lease` is this control plane's boot id in the installation's lease; every transaction
-    /// checks it. Without one, nothing is checked.
+    /// checks it. Without one, nothing is checked. `room` is looked at before every transaction.
     ///
     /// It ends by [`IngestHandle::shutdown`], or at the hard token: not at the soft one, as workers drain after that.
-    pub fn start(db: Db, hub: Hub, events: Events, lease: Option<Uuid>, lifecycle: &Lifecycle) -> IngestHandle {
+    pub fn start(
+        db: Db,
+        hub: Hub,
+        events: Events,
+        lease: Option<Uuid>,
+        room: Room,
+        lifecycle: &Lifecycle,
+    ) -> IngestHandle {
         let queue = Arc::new(Queue::default());
         let health = watch::Sender::new(Health::Ready);
         let handle = IngestHandle {
@@ -88,8 +102,22 @@ impl Ingest {
             health: health.subscribe(),
         };
         let soft = lifecycle.soft().clone();
-        lifecycle.spawn(soft.run_until_cancelled_owned(keeper::keep(db.clone())));
-        let committer = Committer::new(db, hub, events, queue, health, lease);
+        let kept_ahead = Arc::new(AtomicBool::new(false));
+        lifecycle.spawn(soft.run_until_cancelled_owned(keeper::keep(db.clone(), kept_ahead.clone())));
+        let committer = Committer {
+            db,
+            hub,
+            events,
+            queue,
+            health,
+            lease,
+            room,
+            kept_ahead,
+            connection: None,
+            batch: Batch::new(),
+            days: HashSet::new(),
+            backoff: BACKOFF_FIRST,
+        };
         let hard = lifecycle.hard().clone();
         lifecycle.spawn(hard.run_until_cancelled_owned(committer.run()));
         handle

@@ -11,6 +11,7 @@ pub mod config;
 pub mod data_dir;
 pub mod events;
 pub mod health;
+mod hex;
 pub mod ingest;
 pub mod lifecycle;
 pub mod link;

@@ -10,6 +10,7 @@ mod server;
 mod session;
 #[cfg(test)]
 mod tests;
+mod worker_lines;
 
 use std::{
     collections::HashMap,

@@ -124,6 +124,11 @@ impl Postgres {
         &self.options
     }
 
+    /// Where its data are.
+    pub fn data(&self) -> &Path {
+        &self.cluster.data
+    }
+
     /// Starts the server again whenever it is gone; ends never. To be dropped before [`Self::stop`].
     pub async fn keep_running(&self) {
         let mut ticks = interval(WATCH);

@@ -48,10 +48,3 @@ fn expect_failed(row: &Exchange, code: &str, words: &str) {
 fn text(bytes: impl AsRef<[u8]>) -> String {
     String::from_utf8_lossy(bytes.as_ref()).into_owned()
 }
-
-/// Bytes that no part of the way can confuse with a repetition.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
-}

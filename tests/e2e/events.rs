@@ -74,6 +74,88 @@ fn a_configuration_that_the_worker_refuses_is_a_warning_with_the_reason() {
 }
 
 #[test]
+fn a_change_of_a_stopped_proxy_that_is_refused_is_a_warning() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("stopped").create();
+    let not_a_ca = workspace.world().directory().join("not-a-ca-either.pem");
+    std::fs::write(
+        &not_a_ca,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    proxy
+        .ctl("update", ["--extra-ca", not_a_ca.to_str().unwrap()])
+        .fails(2, "extra_ca");
+    assert_eq!(kinds_of(&proxy, 1), ["config_rejected"]);
+    let rejected = list(&workspace, &["--severity", "warning"]).pop().unwrap();
+    assert_eq!(rejected["subject"], format!("{}/stopped", workspace.code()));
+    let message = rejected["message"].as_str().unwrap();
+    assert!(message.contains("extra_ca_pem"), "{rejected}");
+}
+
+#[test]
+fn a_worker_that_is_adopted_is_told() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("survivor").start();
+    let worker = proxy.worker();
+    world.kill();
+    world.serve();
+    let adopted = eventually("the adoption is an event", || {
+        list(&workspace, &["--kind", "worker_adopted"]).pop()
+    });
+    assert_eq!(
+        (&adopted["severity"], &adopted["subject_id"]),
+        (&"info".into(), &proxy.id().into())
+    );
+    assert_eq!(adopted["details"]["pid"], worker.to_string());
+    assert_eq!(kinds_of(&proxy, 2), ["worker_adopted", "worker_started"]);
+}
+
+#[test]
+fn a_spool_that_fills_up_is_told_before_it_loses_anything_and_what_it_loses_is_an_error() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("narrow").with(["--spool-limit", "1MiB"]).start();
+    let body = "x".repeat(10_000);
+    let origin = RawOrigin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n{body}"));
+    let mut watch = world.follow(["-o", "jsonl", "event", "watch", "--proxy", proxy.id()]);
+    let mut client = proxy.connect();
+    let mut requests = |count: usize| {
+        for _ in 0..count {
+            client.send(format!(
+                "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+                origin.http("/"),
+                origin.address()
+            ));
+            assert!(client.read_head().starts_with("HTTP/1.1 200"));
+            client.read_exactly(body.len());
+        }
+    };
+    let hung = Frozen::tree(world.postmaster().unwrap());
+    // Enough for four fifths, not for more than there is room for: from there on bodies are not kept.
+    requests(110);
+    let filling = watch.json();
+    assert_eq!(
+        (&filling["kind"], &filling["severity"]),
+        (&"spool_above_80".into(), &"warning".into())
+    );
+    assert_eq!(filling["subject_id"], proxy.id());
+    let of = |what: &str| filling["details"][what].as_str().unwrap().parse::<u64>().unwrap();
+    assert_eq!(of("limit"), 1024 * 1024);
+    assert!(of("used") >= of("limit") / 5 * 4, "{filling}");
+
+    requests(6_000);
+    drop(hung);
+    let lost = watch.json_until(|event| event["kind"] == "gap");
+    assert_eq!(
+        (&lost["severity"], &lost["subject_id"]),
+        (&"error".into(), &proxy.id().into())
+    );
+    assert_ne!(lost["details"]["exchanges"], "0");
+}
+
+#[test]
 fn a_breaker_that_opens_is_an_error() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("doomed").start();

@@ -1,6 +1,6 @@
 //! Exchanges: carried faithfully, stored whole.
 
-use proxyplane_tests::{Curl, RawOrigin, Side, World, free_port, nginx};
+use proxyplane_tests::{Curl, RawOrigin, Side, World, free_port, nginx, pattern};
 use serde_json::{Value, json};
 
 #[test]
@@ -218,11 +218,4 @@ fn a_passthrough_host_keeps_its_own_certificate_and_is_a_tunnel_row() {
     let row = proxy.exchange();
     assert_eq!((&row["kind"], &row["host"]), (&"tunnel".into(), &"localhost".into()));
     assert!(row["response_size"].as_u64().unwrap() > 0);
-}
-
-/// Bytes that no part of the way can confuse with a repetition.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
 }

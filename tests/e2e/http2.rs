@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use proxyplane_tests::{Authority, Http2Origin, Proxy, Side, Workspace, World, eventually, nginx};
+use proxyplane_tests::{Authority, Http2Origin, Proxy, Side, Workspace, World, eventually, nginx, pattern};
 use serde_json::{Value, json};
 
 const LARGE: usize = 20 * 1024 * 1024;
@@ -272,11 +272,4 @@ where
     let authority = Authority::new(&workspace.world().directory().join(workspace.code()));
     let origin = Http2Origin::serving_tls(&authority.leaf(&["localhost"]), serve);
     (workspace.proxy("two").trusting(&authority).start(), origin)
-}
-
-/// Bytes that no part of the way can confuse with a repetition.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
 }

@@ -11,6 +11,7 @@ mod drain;
 mod events;
 mod exchanges;
 mod framing;
+mod hardening;
 mod history;
 mod hostile;
 mod http2;

@@ -5,16 +5,17 @@ use std::{
     fs,
     io::Write as _,
     path::PathBuf,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
+    unistd::Pid,
 };
-use proxyplane_tests::{Answered, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within};
+use proxyplane_tests::{
+    Answered, Frozen, Proxy, RawOrigin, SmallDisk, UnsureLoad, World, eventually, eventually_within, kernel::resident,
+};
 
 /// What a worker had on its way from a client to its disk when it was killed.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
@@ -209,14 +210,9 @@ fn a_full_spool_that_may_not_drop_makes_new_exchanges_wait() {
 
 #[test]
 fn a_full_disk_is_a_full_spool() {
-    if !geteuid().is_root() {
-        return eprintln!("not root: no small disk can be mounted");
-    }
     let world = World::prepared(&[]);
-    let disk = world.data_dir().join("spool");
-    fs::create_dir_all(&disk).unwrap();
-    let Some(_disk) = SmallDisk::mount(disk) else {
-        return eprintln!("no small disk can be mounted here");
+    let Some(_disk) = SmallDisk::mount(&world.data_dir().join("spool"), 4) else {
+        return;
     };
     world.serve();
     let workspace = world.workspace();
@@ -259,26 +255,6 @@ fn a_deleted_proxy_waits_for_its_records_unless_they_are_not_wanted() {
     assert_eq!(kept.stored().len(), 201);
     assert!(discarded.stored().len() <= 201);
     no_spool_is_left(&world, 0);
-}
-
-/// A file system of 4 MiB in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(place: PathBuf) -> Option<Self> {
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-            .arg(&place)
-            .status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(place))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a worker may still be at it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 fn small_origin() -> RawOrigin {
@@ -408,11 +384,4 @@ fn no_spool_is_left(world: &World, workers: usize) {
     eventually("spools of dead workers are gone", || {
         (directories(world).len() == workers).then_some(())
     });
-}
-
-/// Bytes of memory that a process has.
-fn resident(process: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }

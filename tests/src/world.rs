@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -19,6 +19,8 @@ pub struct World {
     directory: PathBuf,
     listen: String,
     arguments: Vec<String>,
+    /// More of the server's environment.
+    environment: Vec<(&'static str, OsString)>,
     /// Whom the server runs as, if not as the tests do.
     user: Option<PlainUser>,
     /// What is started; `None` means the program of this build.
@@ -53,6 +55,7 @@ impl World {
             directory: new_directory("world"),
             listen: format!("127.0.0.1:{}", free_port()),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: Vec::new(),
             user: None,
             program: None,
             server: Mutex::new(None),
@@ -75,6 +78,11 @@ impl World {
     pub fn argue(&mut self, arguments: &[&str]) {
         self.arguments
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
+    /// One more variable of the server's environment, from its next start on.
+    pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.push((name, value.into()));
     }
 
     /// Starts the server and waits until everything is ready.
@@ -100,6 +108,7 @@ impl World {
             .append(true)
             .open(self.log_file())
             .expect("the log can be opened");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("serve").args(&self.arguments);
         let data_dir = self.data_dir().display().to_string();
         let usual = [

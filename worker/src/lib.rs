@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` at the root of the repository says what each module is for.
 
+pub mod alarms;
 pub mod app;
 pub mod capture;
 pub mod core;

@@ -6,13 +6,14 @@ use clap::Parser;
 use proxyplane_proto::LINK_PROTOCOL;
 use proxyplane_spec::{HANDOFF_VERSION, Sandbox};
 use proxyplane_worker::{
+    alarms,
     app::{self, Fatal},
     forward,
     handoff::{self, Handoff, HandoffError},
     link::FEATURES,
     panics, sandbox,
 };
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// Exit statuses, sysexits(3).
 const EX_USAGE: u8 = 64;
@@ -49,10 +50,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Standard error is the worker's log file.
-    tracing_subscriber::fmt()
-        .with_max_level(args.log_level)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(alarms::layer())
+        .with(lines.with_filter(args.log_level))
         .init();
     panics::log();
     // The first handoff comes before any thread: the descriptors have an owner before anything can go wrong.

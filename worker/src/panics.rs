@@ -5,6 +5,8 @@
 
 use std::{backtrace::Backtrace, panic, thread};
 
+use crate::alarms::LOCAL;
+
 /// Logs every panic with its place and its backtrace, whatever the environment says, instead of the usual text.
 pub fn log() {
     panic::set_hook(Box::new(|panic| {
@@ -13,6 +15,8 @@ pub fn log() {
         let place = place.map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let message = panic.payload_as_str().unwrap_or("no message");
         let backtrace = Backtrace::force_capture();
-        tracing::error!("thread {thread} panicked at {place}: {message}\n{backtrace}");
+        tracing::error!("thread {thread} panicked at {place}");
+        // For the log file alone: the message may quote what passed through.
+        tracing::error!(target: LOCAL, "{message}\n{backtrace}");
     }));
 }

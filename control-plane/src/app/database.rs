@@ -13,6 +13,7 @@ use super::StartError;
 use crate::{
     config::{Config, DatabaseUrl},
     data_dir::DataDir,
+    ingest::Room,
     postgres::{Places, Postgres},
     store::{self, Db},
 };
@@ -81,6 +82,12 @@ impl Database {
 
     pub(super) fn pool(&self) -> &Db {
         &self.pool
+    }
+
+    /// Room on its disk; not known of one that is not ours.
+    pub(super) fn room(&self) -> Room {
+        let private = self.private.as_ref();
+        private.map_or_else(Room::unknown, |private| Room::at(private.postgres.data().to_owned()))
     }
 
     /// Closes the connections and stops the private server.

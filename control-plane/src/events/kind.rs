@@ -86,7 +86,7 @@ kinds! {
     BreakerOpened = "breaker_opened",
     /// At boot, the port of a proxy is taken.
     PortConflict = "port_conflict",
-    /// A worker refused a configuration.
+    /// A configuration was refused, by the worker or in its place.
     ConfigRejected = "config_rejected",
     /// A worker's spool is more than 80 % full.
     SpoolAbove80 = "spool_above_80",
@@ -100,7 +100,7 @@ kinds! {
     RowRejected = "row_rejected",
     /// Events themselves were dropped.
     EventsDropped = "events_dropped",
-    /// Logged at warning or error by a part that raises no kind of its own for it.
+    /// Logged at warning or error by a worker, or by a part that raises no kind of its own for it.
     Logged = "logged",
 }
 

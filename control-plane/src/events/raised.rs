@@ -72,13 +72,23 @@ impl Events {
         self.raise(supervisor(Severity::Warning, Kind::PortConflict, proxy, what).because(why));
     }
 
-    /// A worker refused a configuration; it keeps the one it has.
+    /// A configuration was refused, by the worker or in its place; what was in force before still is.
     pub fn config_rejected(&self, proxy: Subject, revision: i64, violations: &[Violation]) {
         let why: Vec<String> = violations.iter().map(ToString::to_string).collect();
         // With the reasons in it: two changes that are refused for other reasons are not equal.
-        let what = format!("the worker refused a configuration: {}", why.join("; "));
+        let what = format!("a configuration was refused: {}", why.join("; "));
         let event = NewEvent::new(Severity::Warning, Kind::ConfigRejected, "link", proxy, &what);
         self.raise(event.with("revision", &revision));
+    }
+
+    /// What a worker logged; `withheld` lines before it were too many.
+    pub fn worker_logged(&self, proxy: Subject, severity: Severity, line: &str, withheld: u64) {
+        let mut event = NewEvent::new(severity, Kind::Logged, "worker", proxy, line);
+        if withheld > 0 {
+            event = event.with("lines_withheld", &withheld);
+        }
+        // The worker's log file has the line.
+        self.put(event);
     }
 
     /// A worker's spool is more than 80 % full. Sizes are in bytes.

@@ -159,7 +159,6 @@ impl Batch {
                 if self.begun.contains_key(&id) {
                     return Err("the exchange began already");
                 }
-                self.stored(source);
                 self.begun.insert(
                     id,
                     Begun {
@@ -171,6 +170,7 @@ impl Batch {
             }
             Kind::End(exchange) => {
                 let id = self.day_of(&exchange.id, today)?;
+                self.stored(source);
                 if let Some(begun) = self.begun.get_mut(&id) {
                     *begun = Begun {
                         source,
@@ -238,7 +238,7 @@ impl Batch {
         Ok(id)
     }
 
-    /// One exchange more of this service.
+    /// One exchange more of this service is there to its end.
     fn stored(&mut self, source: Source) {
         let advance = &mut self.advance;
         if let Some(at) = advance.services.iter().rposition(|known| *known == source.service_id.0) {

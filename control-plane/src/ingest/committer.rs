@@ -1,6 +1,14 @@
 //! The committer: one task, one connection, one transaction in flight.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use proxyplane_record::error_code::WORKER_LOST;
 use proxyplane_spec::Epoch;
@@ -13,9 +21,10 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
-    Health, Source,
+    Health, Room, Source,
     batch::Batch,
     connection::{Failure, connect, copy},
+    keeper,
     queue::{Item, Queue, Ticket, Work},
 };
 use crate::{
@@ -34,22 +43,25 @@ const SLOW: Duration = Duration::from_secs(2);
 /// A transaction that takes longer is given up: the connection is lost without notice, or the server hangs.
 const LOST: Duration = Duration::from_secs(90);
 /// Between attempts: from this,
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// doubled up to this.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Committer {
-    db: Db,
-    hub: Hub,
-    events: Events,
-    queue: Arc<Queue>,
-    health: watch::Sender<Health>,
-    lease: Option<Uuid>,
-    connection: Option<PgConnection>,
-    batch: Batch,
+    pub(super) db: Db,
+    pub(super) hub: Hub,
+    pub(super) events: Events,
+    pub(super) queue: Arc<Queue>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) lease: Option<Uuid>,
+    pub(super) room: Room,
+    /// The keeper has made the days' partitions ahead: none of them should be missing any more.
+    pub(super) kept_ahead: Arc<AtomicBool>,
+    pub(super) connection: Option<PgConnection>,
+    pub(super) batch: Batch,
     /// Days whose partitions are known to be there.
-    days: HashSet<Day>,
-    backoff: Duration,
+    pub(super) days: HashSet<Day>,
+    pub(super) backoff: Duration,
 }
 
 /// Records that are committed together.
@@ -62,29 +74,6 @@ struct Part {
 }
 
 impl Committer {
-    pub(super) fn new(
-        db: Db,
-        hub: Hub,
-        events: Events,
-        queue: Arc<Queue>,
-        health: watch::Sender<Health>,
-        lease: Option<Uuid>,
-    ) -> Self {
-        let (batch, days) = (Batch::new(), HashSet::new());
-        Self {
-            db,
-            hub,
-            events,
-            queue,
-            health,
-            lease,
-            connection: None,
-            batch,
-            days,
-            backoff: BACKOFF_FIRST,
-        }
-    }
-
     pub(super) async fn run(mut self) {
         loop {
             let queue = self.queue.clone();
@@ -174,8 +163,12 @@ impl Committer {
             None => self.batch.fill(&part.items, today, &self.hub),
             Some(_) => self.batch.fill_refused(&part.items),
         }
+        self.room.check()?;
         let db = connected(&mut self.connection, &self.db).await?;
-        make_days(db, &self.batch, &mut self.days).await?;
+        let made = make_days(db, &self.batch, &mut self.days).await?;
+        if self.kept_ahead.load(Ordering::Relaxed) {
+            made.iter().for_each(|day| keeper::alarm(*day, today));
+        }
         let mut transaction = db.begin().await?;
         ingest::delete_open(&mut transaction, &self.batch.ended).await?;
         match ingest::advance(&mut transaction, &self.batch.advance, self.lease).await? {
@@ -333,20 +326,20 @@ async fn connected<'a>(connection: &'a mut Option<PgConnection>, db: &Db) -> Res
     }
 }
 
-/// Makes the partitions that the batch needs, in a transaction of their own.
-async fn make_days(db: &mut PgConnection, batch: &Batch, known: &mut HashSet<Day>) -> Result<(), Failure> {
+/// Makes the partitions that the batch needs, in a transaction of their own: of which days they were missing.
+async fn make_days(db: &mut PgConnection, batch: &Batch, known: &mut HashSet<Day>) -> Result<Vec<Day>, Failure> {
+    let mut made = Vec::new();
     for day in &batch.days {
         if known.contains(day) {
             continue;
         }
         let mut transaction = db.begin().await?;
-        if partitions::ensure(&mut transaction, *day).await? {
-            info!(?day, "made the partitions of a day on demand");
-        }
+        let missing = partitions::ensure(&mut transaction, *day).await?;
         transaction.commit().await?;
         known.insert(*day);
+        made.extend(missing.then_some(*day));
     }
-    Ok(())
+    Ok(made)
 }
 
 async fn keep_reject(db: &mut PgConnection, item: &Item, reason: &str, events: &Events) -> Result<(), Failure> {

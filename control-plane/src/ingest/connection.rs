@@ -2,6 +2,7 @@
 
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
+use super::room::NoRoom;
 use crate::store::{Db, StoreError};
 
 /// Limits on the server's side: a connection that was lost without notice must not hold the cursors for ever.
@@ -43,6 +44,12 @@ impl From<sqlx::Error> for Failure {
             Some("22" | "23" | "54") => Self::Refused(format!("{code}: {}", database.message())),
             _ => Self::Again(error.to_string()),
         }
+    }
+}
+
+impl From<NoRoom> for Failure {
+    fn from(error: NoRoom) -> Self {
+        Self::Again(error.to_string())
     }
 }
 

@@ -1,9 +1,15 @@
 //! Makes the days' partitions ahead, and tidies what ingest no longer needs.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     clock,
@@ -20,11 +26,14 @@ const ROUND: Duration = Duration::from_hours(1);
 /// After a round that failed.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// Keeps for ever.
-pub(super) async fn keep(db: Db) {
+/// Keeps for ever; says so in `kept_ahead` once it has made what was missing.
+pub(super) async fn keep(db: Db, kept_ahead: Arc<AtomicBool>) {
     loop {
         let pause = match round(&db).await {
-            Ok(()) => ROUND,
+            Ok(()) => {
+                kept_ahead.store(true, Ordering::Relaxed);
+                ROUND
+            }
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -34,6 +43,16 @@ pub(super) async fn keep(db: Db) {
             }
         };
         sleep(pause).await;
+    }
+}
+
+/// The partitions of `day` were missing and had to be made for a record. Of a day that should have had them since it was
+/// ahead, a warning: somebody removed them, or none could be made.
+pub(super) fn alarm(day: Day, today: Day) {
+    if DAYS.clone().any(|offset| today.plus(offset) == day) {
+        warn!(%day, "partitions of a day were missing; made on demand");
+    } else {
+        info!(%day, "made the partitions of a day on demand");
     }
 }
 

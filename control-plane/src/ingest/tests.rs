@@ -11,7 +11,7 @@ use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Health, Ingest, IngestError, IngestHandle, IngestSession, Source};
+use super::{Health, Ingest, IngestError, IngestHandle, IngestSession, Room, Source};
 use crate::{
     lifecycle::Lifecycle,
     live::{Event, Filter, Hub, Subscription},
@@ -61,7 +61,14 @@ impl World {
         transaction.commit().await.unwrap();
         let hub = Hub::new(db.clone());
         let lifecycle = Lifecycle::new();
-        let ingest = Ingest::start(db.clone(), hub.clone(), crate::events::channel().0, None, &lifecycle);
+        let ingest = Ingest::start(
+            db.clone(),
+            hub.clone(),
+            crate::events::channel().0,
+            None,
+            Room::unknown(),
+            &lifecycle,
+        );
         let source = Source {
             epoch: Epoch::new(),
             service_id: service.id,

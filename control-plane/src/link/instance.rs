@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxyplane_proto::worker::{Identity, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker};
+use proxyplane_proto::worker::{
+    Identity, LogLine, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker,
+};
 use proxyplane_spec::{Epoch, Sandbox, ServiceId, Violation, WorkspaceId};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -19,6 +21,8 @@ use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
+
+use super::worker_lines::{Allowance, Told};
 
 /// Messages on their way to a worker. A worker that lets it fill up does not read: its session is given up.
 pub(super) const SESSION_QUEUE: usize = 32;
@@ -109,6 +113,8 @@ pub(super) struct Instance {
     stats: watch::Sender<Stats>,
     committed: AtomicU64,
     streams: TaskTracker,
+    /// What of its log is let through.
+    allowance: Mutex<Allowance>,
     state: Mutex<Inner>,
 }
 
@@ -177,9 +183,17 @@ impl Instance {
             stats: watch::channel(Stats::default()).0,
             committed: AtomicU64::new(0),
             streams: TaskTracker::new(),
+            allowance: Mutex::new(Allowance::new(Instant::now())),
             state: Mutex::new(state),
         };
         (instance, receiver)
+    }
+
+    /// A line that it logged, unless there were too many.
+    pub(super) fn logged(&self, line: LogLine) -> Option<Told> {
+        // It stays whole when a holder panics.
+        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.admit(line, Instant::now())
     }
 
     /// A new session takes the place of the one before.

@@ -20,6 +20,7 @@ use super::{
     Link,
     instance::{FromWorker, Instance},
 };
+use crate::hex;
 
 /// Longest manifest.
 const MANIFEST_MAX: usize = 64 * 1024;
@@ -137,12 +138,9 @@ fn receive_message(peer: &impl AsFd) -> Result<(Vec<u8>, Vec<OwnedFd>), NotTaken
 }
 
 fn identity(manifest: &Manifest) -> Option<Identity> {
-    let nonce: Option<Vec<u8>> = (0..manifest.nonce.len() / 2)
-        .map(|index| u8::from_str_radix(manifest.nonce.get(2 * index..2 * index + 2)?, 16).ok())
-        .collect();
     Some(Identity {
         epoch: manifest.epoch.0.as_bytes().to_vec().into(),
-        nonce: nonce?.into(),
+        nonce: hex::decode(&manifest.nonce)?.into(),
         service_id: manifest.service_id.0.as_bytes().to_vec().into(),
     })
 }

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use prost::Message as _;
 use proxyplane_proto::worker::{
-    self as wire, Certificates, Hello, Interest, SessionRequest, SessionResponse, Stats, Welcome,
+    self as wire, Certificates, Hello, Interest, LogLine, SessionRequest, SessionResponse, Stats, Welcome,
     session_request::Message as FromWorkerMessage, session_response::Message as ToWorker,
 };
 use proxyplane_record::{Kind, Record};
-use proxyplane_spec::{Sandbox, Violation};
+use proxyplane_spec::{Sandbox, Violation, limits};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 use super::{
     Link,
     instance::{ChangeError, FromWorker, Instance, SESSION_QUEUE, Session, Step},
+    worker_lines::Told,
 };
 use crate::{events::Subject, ingest::Source};
 
@@ -131,6 +132,7 @@ impl Reader {
                 }
                 Err(error) => tracing::warn!(service = %self.instance.expected.service_id, %error, "no renewal"),
             },
+            FromWorkerMessage::LogLine(line) => self.tell(line),
             FromWorkerMessage::Hello(_) => {
                 tracing::warn!(service = %self.instance.expected.service_id, "a worker said hello twice");
             }
@@ -140,10 +142,25 @@ impl Reader {
     fn count(&self, stats: Stats) {
         let (used, limit) = (stats.spool_bytes, stats.spool_limit);
         let before = self.instance.count(stats);
-        if is_nearly_full(used, limit) && !is_nearly_full(before.spool_bytes, before.spool_limit) {
+        if limits::spool_is_nearly_full(used, limit)
+            && !limits::spool_is_nearly_full(before.spool_bytes, before.spool_limit)
+        {
             let source = source(&self.instance);
             let proxy = Subject::proxy_in(source.service_id, source.workspace_id);
             self.link.shared.events.spool_above_80(proxy, used, limit);
+        }
+    }
+
+    fn tell(&self, line: LogLine) {
+        if let Some(Told {
+            severity,
+            text,
+            withheld,
+        }) = self.instance.logged(line)
+        {
+            let source = source(&self.instance);
+            let proxy = Subject::proxy_in(source.service_id, source.workspace_id);
+            self.link.shared.events.worker_logged(proxy, severity, &text, withheld);
         }
     }
 
@@ -192,9 +209,4 @@ fn sign(link: &Link, instance: &Instance, csr_der: &[u8]) -> Result<Certificates
         intermediate_der: Bytes::from(intermediate),
         root_der: Bytes::copy_from_slice(pki.root_der()),
     })
-}
-
-/// From here on a worker keeps no new bodies: four fifths of its spool are used.
-fn is_nearly_full(used: u64, limit: u64) -> bool {
-    limit > 0 && used >= limit / 5 * 4
 }

@@ -19,7 +19,11 @@ use tonic::{
 };
 
 use super::*;
-use crate::{ingest::Ingest, lifecycle::Lifecycle, store::Db};
+use crate::{
+    ingest::{Ingest, Room},
+    lifecycle::Lifecycle,
+    store::Db,
+};
 
 /// A link that is served, without a database behind its ingest.
 pub(super) struct Served {
@@ -35,7 +39,14 @@ impl Served {
         let (stop, lifecycle) = (CancellationToken::new(), Lifecycle::new());
         let db = Db::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
         let hub = Hub::new(db.clone());
-        let ingest = Ingest::start(db, hub.clone(), crate::events::channel().0, None, &lifecycle);
+        let ingest = Ingest::start(
+            db,
+            hub.clone(),
+            crate::events::channel().0,
+            None,
+            Room::unknown(),
+            &lifecycle,
+        );
         let link = Link::new(
             Arc::new(Pki::load_or_create(dir.path()).unwrap()),
             ingest,

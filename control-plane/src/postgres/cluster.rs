@@ -1,7 +1,6 @@
 //! The files of the private server: made once, configured at every start.
 
 use std::{
-    fmt::Write as _,
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, Write as _},
     os::unix::{
@@ -17,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::info;
 
 use super::{Places, PostgresError, account::Account, install::Install, io_error, path_error, server};
+use crate::hex;
 
 /// The database's superuser, and the name of our database.
 pub(super) const NAME: &str = "proxyplane";
@@ -147,8 +147,9 @@ fn configuration(socket: &Path, version: u32, lz4: bool) -> String {
          min_wal_size = 128MB\n\
          checkpoint_warning = 0\n\
          wal_compression = {wal}\n\
-         # A new segment is written once, not first with zeros; later ones are recycled.\n\
-         wal_init_zero = off\n\
+         # A segment of the log takes its room when it is made: what is written to it later cannot fail for want of\n\
+         # room, which Postgres would not survive.\n\
+         wal_init_zero = on\n\
          default_toast_compression = {toast}\n\
          fsync = on\n\
          synchronous_commit = on\n\
@@ -205,7 +206,7 @@ fn socket_directory(run: &Path, root: &Path) -> PathBuf {
         return usual;
     }
     let digest = Sha256::digest(root.as_os_str().as_bytes());
-    let name = hex(digest.get(..6).unwrap_or_default());
+    let name = hex::encode(digest.get(..6).unwrap_or_default());
     let uid = geteuid();
     let parent = if uid.is_root() { "/run" } else { "/tmp" };
     Path::new(parent).join(format!("proxyplane-pg-{uid}-{name}"))
@@ -218,19 +219,9 @@ fn password(path: &Path) -> Result<String, PostgresError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(path_error("read", path)(error)),
         _ => {}
     }
-    let password = hex(&rand::random::<[u8; 24]>());
+    let password = hex::encode(&rand::random::<[u8; 24]>());
     write_private(path, &password)?;
     Ok(password)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), PostgresError> {

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool, postgres::PgConnectOptions};
@@ -16,6 +17,11 @@ use crate::store::{self, Db};
 
 /// Databases for tests are copies of this one, which is migrated once.
 const TEMPLATE: &str = "template_migrated";
+
+/// Until a test gives up.
+const LONG_ENOUGH: Duration = Duration::from_secs(20);
+/// Between looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -32,6 +38,15 @@ pub(crate) async fn database() -> Db {
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     create(&options, &name, TEMPLATE).await;
     PgPool::connect_with(options.database(&name)).await.unwrap()
+}
+
+/// Looks until it is so; panics, naming `what`, if that takes too long.
+pub(crate) async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + LONG_ENOUGH;
+    while !look().await {
+        assert!(Instant::now() < end, "not within {LONG_ENOUGH:?}: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Places for a server in a new temporary directory.

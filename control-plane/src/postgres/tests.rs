@@ -1,4 +1,4 @@
-use std::{fs, time::Duration};
+use std::fs;
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -40,17 +40,10 @@ async fn the_private_server_is_started_reused_restarted_and_stopped() {
         async move { postgres.keep_running().await }
     });
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    let restarted = async {
-        loop {
-            if again.cluster.is_running() && pid(&places) != first && postgres.options().connect().await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), restarted)
-        .await
-        .expect("a server that was killed is started again");
+    testing::eventually("a server that was killed is started again", async || {
+        again.cluster.is_running() && pid(&places) != first && postgres.options().connect().await.is_ok()
+    })
+    .await;
     keeper.abort();
 
     postgres.stop().await.unwrap();

@@ -226,7 +226,7 @@ pub async fn insert_reject(db: &mut PgConnection, reject: Reject<'_>) -> Result<
 /// Closes what a dead instance left open, with `error` as the reason, and answers how many exchanges that were.
 /// Needs a transaction.
 ///
-/// What its bodies came to is counted from their chunks: the open row says only how far they were when it was written.
+/// Now they count as stored. What its bodies came to is counted from their chunks: the open row says only how far they were when it was written.
 pub async fn close(db: &mut PgConnection, epoch: Epoch, error: &str, detail: &str) -> Result<u64, sqlx::Error> {
     let lost = sqlx::query_scalar!(
         "DELETE FROM open_exchanges WHERE epoch = $1 RETURNING exchange_id",
@@ -250,6 +250,10 @@ pub async fn close(db: &mut PgConnection, epoch: Epoch, error: &str, detail: &st
                     (SELECT coalesce(sum(octet_length(data)), 0) FROM body_chunks
                      WHERE exchange_id = id AND side = 2)::bigint AS response
              FROM unnest($1) WITH ORDINALITY AS l(id, n)
+         ), counted AS (
+             SELECT e.service_id, count(*) AS exchanges FROM exchanges e JOIN lost l ON e.id = l.id GROUP BY 1
+         ), counters AS (
+             UPDATE service_counters k SET stored = k.stored + c.exchanges FROM counted c WHERE k.service_id = c.service_id
          ), websockets AS (
              UPDATE websocket_connections w SET closed_at = now() FROM lost l
              WHERE w.exchange_id = l.id AND w.closed_at IS NULL

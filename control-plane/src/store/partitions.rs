@@ -1,5 +1,7 @@
 //! Partitions of the traffic tables: one per day, by the time in the UUIDv7 of the exchange (RFC 9562 §5.7).
 
+use std::fmt;
+
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use time::{Date, OffsetDateTime, macros::date};
 use uuid::Uuid;
@@ -74,7 +76,14 @@ fn id_at_ms(ms: i64) -> Uuid {
     Uuid::from_u128(u128::from(ms.cast_unsigned()) << 80)
 }
 
-/// Makes the partitions of a day that are missing, in the caller's transaction. Answers whether any was.
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.suffix())
+    }
+}
+
+/// Makes the partitions of a day that are missing, in the caller's transaction. Answers whether any was. One that was
+/// detached is attached again: nothing of its day could be stored otherwise.
 ///
 /// LIKE + ATTACH, not `CREATE … PARTITION OF`: that one waits for every reader of the table.
 pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<bool, StoreError> {
@@ -86,12 +95,15 @@ pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<bool, StoreError>
     let (from, to) = (day.first_id(), day.plus(1).first_id());
     for table in TABLES {
         let name = format!("{table}_{suffix}");
-        if exists(&mut *db, &name).await? {
+        let found = find(&mut *db, &name).await?;
+        if found == Found::Attached {
             continue;
         }
         // Nothing in these statements comes from outside.
-        let create = format!("CREATE TABLE {name} (LIKE {table} INCLUDING ALL)");
-        sqlx::query(AssertSqlSafe(create)).execute(&mut *db).await?;
+        if found == Found::Nothing {
+            let create = format!("CREATE TABLE {name} (LIKE {table} INCLUDING ALL)");
+            sqlx::query(AssertSqlSafe(create)).execute(&mut *db).await?;
+        }
         let attach = format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')");
         sqlx::query(AssertSqlSafe(attach)).execute(&mut *db).await?;
         made = true;
@@ -99,11 +111,28 @@ pub async fn ensure(db: &mut PgConnection, day: Day) -> Result<bool, StoreError>
     Ok(made)
 }
 
-async fn exists(db: impl PgExecutor<'_>, name: &str) -> Result<bool, StoreError> {
-    let found = sqlx::query_scalar!(r#"SELECT to_regclass($1) IS NOT NULL AS "found!""#, name)
-        .fetch_one(db)
-        .await?;
-    Ok(found)
+/// What there is of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// A table that is not part of its parent.
+    Detached,
+    Attached,
+}
+
+async fn find(db: impl PgExecutor<'_>, name: &str) -> Result<Found, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT to_regclass($1) IS NOT NULL AS "exists!",
+                  EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1)) AS "attached!""#,
+        name
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(match (row.exists, row.attached) {
+        (false, _) => Found::Nothing,
+        (true, false) => Found::Detached,
+        (true, true) => Found::Attached,
+    })
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, exit, handoff, logs::LogFile, run_record};
 use crate::{
+    hex,
     ingest::Source,
     link::{Expected, WorkerLink},
     store,
@@ -231,7 +232,7 @@ async fn drain(shared: &Arc<Shared>, source: Source, path: &Path) -> io::Result<
     let manifest = Manifest {
         version: HANDOFF_VERSION,
         epoch: source.epoch,
-        nonce: run_record::hex(&nonce),
+        nonce: hex::encode(&nonce),
         service_id: source.service_id,
         link: shared.options.link_socket.clone(),
         spool: Some(path.to_owned()),

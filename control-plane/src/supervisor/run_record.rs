@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    hex,
     link::Expected,
     process_table::{START_TIME, STATE, stat},
 };
@@ -47,7 +48,7 @@ impl RunRecord {
             pid: expected.pid,
             start_time: start_time(expected.pid)?,
             boot_id: boot_id()?,
-            nonce_sha256: hex(&expected.nonce_sha256),
+            nonce_sha256: hex::encode(&expected.nonce_sha256),
         })
     }
 
@@ -101,14 +102,7 @@ impl RunRecord {
 
     /// SHA-256 of its nonce; `None` if the record is damaged.
     pub(crate) fn nonce_sha256(&self) -> Option<[u8; 32]> {
-        let mut bytes = [0; 32];
-        if self.nonce_sha256.len() != 2 * bytes.len() || !self.nonce_sha256.is_ascii() {
-            return None;
-        }
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(self.nonce_sha256.get(2 * index..2 * index + 2)?, 16).ok()?;
-        }
-        Some(bytes)
+        hex::decode(&self.nonce_sha256)?.try_into().ok()
     }
 }
 
@@ -149,16 +143,6 @@ fn start_time(pid: i32) -> io::Result<u64> {
     stat(pid, START_TIME)?
         .parse()
         .map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     run_record::{self, RunRecord},
     spool_dir,
 };
-use crate::{link::Expected, store::services::ServiceRow};
+use crate::{hex, link::Expected, store::services::ServiceRow};
 
 /// A worker that waits for its handoff: it knows nothing yet.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Newborn {
         let manifest = Manifest {
             version: HANDOFF_VERSION,
             epoch: self.epoch,
-            nonce: run_record::hex(&self.nonce),
+            nonce: hex::encode(&self.nonce),
             service_id: self.service.0,
             link: shared.options.link_socket.clone(),
             listeners: addresses,

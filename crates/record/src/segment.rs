@@ -155,7 +155,7 @@ pub fn scan(data: &Bytes, first: u64, next: Option<u64>) -> Scan {
     };
     let mut at = 0;
     while at < data.len() {
-        match frame_at(data, at) {
+        match frame_at(data, at).filter(|(frame, _)| frame.seq == FOOTER || frame.seq <= scanner.last()) {
             Some((frame, end)) => {
                 scanner.frame(&frame, at, end);
                 at = end;
@@ -255,9 +255,13 @@ impl Scanner<'_> {
             return false;
         };
         let seq = seq.get_u64();
-        // Every record takes a header at least.
-        let last = self.scan.next + (self.data.len() / HEADER) as u64;
-        (seq == FOOTER || (self.scan.next..=last).contains(&seq)) && frame_at(self.data, at).is_some()
+        (seq == FOOTER || (self.scan.next..=self.last()).contains(&seq)) && frame_at(self.data, at).is_some()
+    }
+
+    /// The highest number that a record can have that comes next: those before it are missing, and each took a header
+    /// at least. More would be a gap of records that never were.
+    fn last(&self) -> u64 {
+        (self.scan.next + (self.data.len() / HEADER) as u64).min(i64::MAX as u64)
     }
 
     /// Says of the first gap how many exchanges are missing, if the footer and what is left say so.

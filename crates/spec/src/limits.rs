@@ -39,6 +39,10 @@ pub const COPY_BUFFER: usize = 64 * 1024;
 pub const RECORD_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Records a worker keeps on disk that are not yet committed, in bytes, unless a service says otherwise.
 pub const SPOOL_LIMIT_DEFAULT: u64 = 1024 * 1024 * 1024;
+/// Are four fifths of a spool taken? From there on new bodies are not kept.
+pub const fn spool_is_nearly_full(used: u64, limit: u64) -> bool {
+    limit > 0 && used >= limit / 5 * 4
+}
 /// Smallest spool that may be asked for.
 pub const SPOOL_LIMIT_MIN: u64 = 1024 * 1024;
 /// Largest.

@@ -2,10 +2,10 @@
 
 use std::{fs, process::Command};
 
-use proxyplane_tests::{RawOrigin, Side, World};
+use proxyplane_tests::{RawOrigin, Side, World, pattern};
 use serde_json::Value;
 
-use super::{pattern, text, write_length};
+use super::{text, write_length};
 
 #[test]
 fn a_compression_bomb_passes_unmodified_and_is_not_unpacked() {

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use proxyplane_tests::{Dice, Peer, RawOrigin, Side, World};
+use proxyplane_tests::{Dice, Peer, RawOrigin, Side, World, pattern};
 
-use super::{pattern, text, write_length};
+use super::{text, write_length};
 
 #[test]
 fn it_does_not_matter_into_which_pieces_a_message_is_cut() {

@@ -102,7 +102,7 @@ impl Spool {
 
     /// Are more than four fifths of it taken?
     pub(super) fn is_scarce(&self) -> bool {
-        self.bytes() >= self.limit() / 5 * 4
+        limits::spool_is_nearly_full(self.bytes(), self.limit())
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -9,7 +9,10 @@ use proxyplane_spec::limits;
 use tokio::sync::oneshot;
 
 use super::Link;
-use crate::capture::{AckError, Queue, Sender};
+use crate::{
+    alarms::LOCAL,
+    capture::{AckError, Queue, Sender},
+};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +35,7 @@ pub(crate) async fn run(link: Arc<Link>, queue: Arc<Queue>) {
         let Err(ended) = carry(&link, &queue, &mut connected).await;
         if connected || !std::mem::replace(&mut told, true) {
             told = !connected;
-            tracing::warn!(reason = %ended, "records cannot be sent; they are kept until they can");
+            tracing::warn!(target: LOCAL, reason = %ended, "records cannot be sent; they are kept until they can");
         }
         tokio::time::sleep(limits::REDIAL).await;
     }

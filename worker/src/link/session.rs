@@ -22,6 +22,7 @@ pub(crate) use self::connection::{Connection, SessionError};
 use self::reporter::Reporter;
 use super::{Link, configure};
 use crate::{
+    alarms::{self, LOCAL},
     handoff::Held,
     service::{Service, ServiceConfig},
     tls::{Authority, AuthorityError, Identity},
@@ -79,7 +80,7 @@ pub(crate) async fn begin(link: &Link, identity: &Identity) -> Result<First, Can
         match Connection::open(link, identity, Duration::ZERO).await {
             Ok(opened) => break opened,
             Err(error) if error.is_refusal() => return Err(CannotBegin::Refused(error)),
-            Err(error) => tracing::warn!(%error, "cannot open the session; trying again"),
+            Err(error) => tracing::warn!(target: LOCAL, %error, "cannot open the session; trying again"),
         }
         tokio::time::sleep(limits::REDIAL).await;
     };
@@ -118,7 +119,9 @@ impl Session {
         loop {
             match self.converse(&mut connection).await {
                 Over::Drained => return connection.close().await,
-                Over::Lost(error) => tracing::warn!(%error, "lost the control plane; serving on and redialling"),
+                Over::Lost(error) => {
+                    tracing::warn!(target: LOCAL, %error, "lost the control plane; serving on and redialling");
+                }
             }
             self.service.capture.set_watched(false);
             tokio::select! {
@@ -184,6 +187,7 @@ impl Session {
                     Err(error) => Err(error),
                 },
                 Some(update) = self.updates.recv() => connection.offer(Up::LiveRecord(update)),
+                line = alarms::next() => connection.offer(Up::LogLine(line)),
                 stats = reporter.next(&self.service) => connection.offer(Up::Stats(stats)),
                 () = tokio::time::sleep_until(renew_at) => {
                     let due = self.renewal() <= Instant::now();

@@ -9,7 +9,14 @@ async fn a_record_that_is_refused_is_an_event_of_its_proxy() {
     let (events, writer) = events::channel();
     let log = writer.start(world.db.clone());
     let lifecycle = Lifecycle::new();
-    let ingest = Ingest::start(world.db.clone(), world.hub.clone(), events, None, &lifecycle);
+    let ingest = Ingest::start(
+        world.db.clone(),
+        world.hub.clone(),
+        events,
+        None,
+        Room::unknown(),
+        &lifecycle,
+    );
     let session = within(ingest.open(world.source)).await.unwrap();
     let records = [Record { kind: None }, complete(Uuid::now_v7())];
     world.commit(&session, 0, &records).await;

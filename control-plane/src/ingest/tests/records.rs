@@ -46,6 +46,7 @@ async fn an_open_exchange_has_a_row_that_its_end_replaces() {
     world.commit(&session, 0, &[head(&whole), chunk(id, 0, "ab")]).await;
     let open = world.row(id).await;
     assert_eq!((open.state, open.status, open.position), (ExchangeState::Open, 0, 1));
+    assert_eq!(world.stored().await, 0, "it is not all there yet");
 
     world.commit(&session, 2, &[chunk(id, 2, "c"), end(&whole)]).await;
     let ended = world.row(id).await;

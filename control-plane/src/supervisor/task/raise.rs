@@ -1,9 +1,12 @@
 //! What happens to a service, as events.
 
+use proxyplane_spec::Violation;
+
 use super::Task;
 use crate::{
     events::{Events, Subject},
-    supervisor::state::State,
+    store::services::ServiceRow,
+    supervisor::{error::LifecycleError, state::State},
 };
 
 impl Task {
@@ -51,6 +54,13 @@ impl Task {
     pub(super) fn raise_address_stayed_taken(&self) {
         self.events()
             .port_conflict_lasted(self.subject(), &self.seen.last_error);
+    }
+
+    /// A change of a service without a worker is refused: as the worker's refusal would be, it is an event.
+    pub(super) fn refused(&self, row: &ServiceRow, violations: Vec<Violation>) -> LifecycleError {
+        self.events()
+            .config_rejected(Subject::proxy(self.id, Some(row)), row.revision, &violations);
+        LifecycleError::Invalid(violations)
     }
 
     fn events(&self) -> &Events {

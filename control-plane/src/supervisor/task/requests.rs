@@ -145,7 +145,8 @@ impl Task {
             let staged = worker.link.stage(config.clone()).await;
             staged.map_err(|error| self.change_failed(error))?;
         } else {
-            certificates::check("capture.extra_ca_pem", &row.spec.extra_ca_pem).map_err(LifecycleError::Invalid)?;
+            let checked = certificates::check("capture.extra_ca_pem", &row.spec.extra_ca_pem);
+            checked.map_err(|violations| self.refused(&row, violations))?;
         }
         if update.validate_only {
             // Dropping the transaction undoes it; the worker holds what was staged until the next change.

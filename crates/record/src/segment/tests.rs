@@ -151,6 +151,19 @@ fn a_segment_without_a_readable_record_is_a_gap_up_to_the_next() {
 }
 
 #[test]
+fn a_number_that_no_record_here_can_have_is_damage() {
+    for number in [1_000, i64::MAX as u64, i64::MAX as u64 + 1, FOOTER - 1] {
+        let (mut bytes, _) = segment(3, &[complete(5)]);
+        frame::put(&mut bytes, number, &complete(6));
+        frame::put(&mut bytes, 5, &complete(7));
+        let scan = scan(&bytes.freeze(), 3, None);
+        let frames = frames(&scan, 3);
+        assert_eq!((frames.len(), scan.damaged, scan.next), (3, 1, 6), "{number}");
+        assert_eq!(frames[2].record().unwrap(), complete(7));
+    }
+}
+
+#[test]
 fn a_body_that_looks_like_a_frame_is_not_taken_for_one() {
     let (inner, _) = segment(2, &[complete(5)]);
     let outer = Record {

@@ -322,6 +322,97 @@ async fn what_was_committed_before_its_segment_was_deleted_is_not_sent_again() {
     assert!((1..=60).contains(&first) && next == 100, "{first}");
 }
 
+/// A directory with one segment of `count` records whose owner is gone; its bytes, and where each record begins.
+fn left_behind(scratch: &Scratch, count: usize) -> (PathBuf, Vec<u8>, Vec<usize>) {
+    let running = Running::new(scratch, 64 * MIB);
+    running.put(count, 20);
+    running.die();
+    let file = scratch.segments().pop().unwrap();
+    let whole = fs::read(&file).unwrap();
+    let (mut rest, mut starts) = (Bytes::from(whole.clone()), Vec::new());
+    while !rest.is_empty() {
+        starts.push(whole.len() - rest.len());
+        frame::take(&mut rest).unwrap().unwrap();
+    }
+    (file, whole, starts)
+}
+
+#[tokio::test]
+async fn a_last_record_that_is_cut_anywhere_costs_only_itself() {
+    let scratch = Scratch::new();
+    let (file, whole, starts) = left_behind(&scratch, 5);
+    let last = *starts.last().unwrap();
+    for cut in last..whole.len() {
+        fs::write(&file, &whole[..cut]).unwrap();
+        let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+        assert_eq!((first, next), (0, 4), "cut at {cut}");
+        assert_eq!(fs::metadata(&file).unwrap().len(), last as u64, "cut at {cut}");
+        let queue = Queue::recovered(Arc::new(spool), first, next);
+        assert_eq!(drain(&queue, 0, 4).await, (4, vec![]), "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn a_bit_that_flipped_costs_the_record_it_is_in_and_that_is_counted() {
+    let scratch = Scratch::new();
+    let (file, whole, starts) = left_behind(&scratch, 5);
+    for at in starts[2]..starts[3] {
+        for bit in 0..8 {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << bit;
+            fs::write(&file, damaged).unwrap();
+            let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+            assert_eq!((first, next), (0, 5), "bit {bit} of byte {at}");
+            let queue = Queue::recovered(Arc::new(spool), first, next);
+            let (records, gaps) = drain(&queue, 0, 5).await;
+            let gaps: Vec<_> = gaps.iter().map(|gap| (gap.first_seq, gap.records)).collect();
+            assert_eq!((records, gaps), (4, vec![(2, 1)]), "bit {bit} of byte {at}");
+        }
+    }
+}
+
+/// Whatever of the two the disk kept: segments are deleted after `acked` was written, but a disk may forget.
+#[tokio::test]
+async fn a_crash_between_the_deletion_of_segments_and_their_acknowledgement_is_recovered_from() {
+    let scratch = Scratch::new();
+    let running = Running::new(&scratch, 2 * MIB);
+    running.put(100, 10_000);
+    running.die();
+    let segments = scratch.segments();
+    assert!(segments.len() >= 3);
+    let note = |acked: u64| [acked.to_be_bytes(), (!acked).to_be_bytes()].concat();
+    let acked = scratch.0.join(ACKED);
+    for segment in &segments[..2] {
+        fs::remove_file(segment).unwrap();
+        let begins = segment::parse_name(segments[1].file_name().unwrap().to_str().unwrap()).unwrap();
+        // Not there, empty, cut, older than what was deleted, damaged.
+        for left in [
+            None,
+            Some(vec![]),
+            Some(note(begins)[..11].to_vec()),
+            Some(note(1)),
+            Some(vec![7; 16]),
+        ] {
+            let _ = fs::remove_file(&acked);
+            if let Some(left) = left {
+                fs::write(&acked, left).unwrap();
+            }
+            let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+            assert!(first > 0 && next == 100, "{first} to {next}");
+            let queue = Queue::recovered(Arc::new(spool), first, next);
+            // The database has what was deleted.
+            assert_eq!(drain(&queue, first, 100).await, (100 - first, vec![]));
+        }
+    }
+    for segment in &segments[2..] {
+        fs::remove_file(segment).unwrap();
+    }
+    let _ = fs::remove_file(&acked);
+    let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+    let queue = Queue::recovered(Arc::new(spool), first, next);
+    assert!(queue.empty().now_or_never().is_some(), "nothing is left to be sent");
+}
+
 #[test]
 fn runs_are_cut_to_what_was_asked_for() {
     let mut out = bytes::BytesMut::new();
