@@ -52,8 +52,14 @@ class Api:
 
     def call(self, method: str, message: bytes) -> bytes:
         """Calls proxyplane.v1's `Service/Method` and returns the answer's message; anything but OK raises."""
-        self.connection.request("POST", f"/proxyplane.v1.{method}", b"\0" + struct.pack(">I", len(message)) + message, self.headers)
-        answer = self.connection.getresponse()
+        arguments = ("POST", f"/proxyplane.v1.{method}", b"\0" + struct.pack(">I", len(message)) + message, self.headers)
+        try:
+            self.connection.request(*arguments)
+            answer = self.connection.getresponse()
+        except ConnectionError:  # it was idle for too long
+            self.connection.close()
+            self.connection.request(*arguments)
+            answer = self.connection.getresponse()
         body, status, said = answer.read(), answer.getheader("grpc-status"), b""
         while body:
             flags, size = struct.unpack(">BI", body[:5])

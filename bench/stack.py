@@ -7,7 +7,9 @@ ROOT = HERE.parent
 DIR = Path(os.environ.get("BENCH_DIR", Path(tempfile.gettempdir()) / "proxyplane-bench"))
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 BODY = '{"k":"' + "x" * 1015 + '"}'  # 1,023 bytes
-ORIGIN_HTTP, ORIGIN_TLS, SINK = 28000, 28443, 28001
+# The origin's; BENCH_PORTS moves them where 28000 is taken.
+ORIGIN_HTTP = int(os.environ.get("BENCH_PORTS", "28000"))
+ORIGIN_TLS, SINK = ORIGIN_HTTP + 443, ORIGIN_HTTP + 1
 PEERS = {"mitmdump": 28201, "hudsucker": 28203}
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -19,11 +21,11 @@ worker_processes 1; daemon off; pid {d}/origin.pid; error_log {d}/origin.err war
 events {{ worker_connections 8192; }}
 http {{ access_log off; keepalive_requests 10000000; client_max_body_size 0; default_type application/json;
  client_body_temp_path {d}/tmp; proxy_temp_path {d}/tmp2; fastcgi_temp_path {d}/tmp3; uwsgi_temp_path {d}/tmp4; scgi_temp_path {d}/tmp5;
- server {{ listen 127.0.0.1:28000; listen 127.0.0.1:28443 ssl http2; ssl_certificate {d}/origin.crt; ssl_certificate_key {d}/origin.key;
+ server {{ listen 127.0.0.1:{http}; listen 127.0.0.1:{tls} ssl http2; ssl_certificate {d}/origin.crt; ssl_certificate_key {d}/origin.key;
   location / {{ return 200 '{body}'; }}
   location /files/ {{ alias {d}/www/; default_type application/octet-stream; }}
-  location /sink {{ proxy_pass http://127.0.0.1:28001; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; }}
-  location /sse {{ proxy_pass http://127.0.0.1:28001; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }}
+  location /sink {{ proxy_pass http://127.0.0.1:{sink}; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; }}
+  location /sse {{ proxy_pass http://127.0.0.1:{sink}; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }}
  }} }}"""
 
 
@@ -84,7 +86,14 @@ def keys() -> None:
 def origin() -> None:
     DIR.mkdir(parents=True, exist_ok=True)
     keys()
-    (DIR / "origin.conf").write_text(NGINX.format(d=DIR, body=BODY))
+    (DIR / "origin.conf").write_text(NGINX.format(d=DIR, body=BODY, http=ORIGIN_HTTP, tls=ORIGIN_TLS, sink=SINK))
+    for port in (ORIGIN_HTTP, ORIGIN_TLS, SINK):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                sys.exit(f"port {port} is taken, by another benchmark perhaps; BENCH_PORTS=29000 takes others")
     spawn("sink", [sys.executable, str(HERE / "sink.py"), str(SINK)])
     nginx = spawn("origin", ["nginx", "-c", str(DIR / "origin.conf")])
     wait_port(SINK, "sink")

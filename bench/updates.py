@@ -3,7 +3,7 @@ import socket, ssl, time
 
 import stack
 from api import Api
-from clients import Clients
+from clients import Apart
 
 HOST = "127.0.0.1"
 
@@ -27,27 +27,28 @@ def live(ours: "stack.Ours", port: int, times: int = 1000, per_second: int = 200
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     own = ssl.PEM_cert_to_DER_cert((stack.DIR / "origin.crt").read_text())
-    clients = Clients(port, per_second)
     returned, in_force, late, rss = [], [], 0, []
-    try:
-        clients.wait_until_all_run()
-        for i in range(times):
-            through = i % 2 == 0
-            begin = time.monotonic()
-            api.pass_through(service, [HOST] if through else [])
-            returned.append((time.monotonic() - begin) * 1e3)
-            tries = 1
-            while (presented(port, context) == own) != through:
-                tries += 1
-            in_force.append((time.monotonic() - begin) * 1e3)
-            late += tries > 1
-            if i % 100 == 99:
-                rss.append(stack.rss_mib(pid))
-        stalled = clients.stalled()
-    finally:
-        clients.stop()
-    print(f"\n{times} live updates beside {per_second} requests/s, {clients.counts}:")
-    print(f"  requests failed {clients.refused} of {clients.answered + clients.refused} (wanted 0); closed {len(clients.closed)}, without anything afterwards {stalled} (wanted 0) {clients.closed[:3] or ''}")
+    with Apart() as apart:
+        clients = apart.Clients(port, per_second)
+        try:
+            clients.wait_until_all_run()
+            for i in range(times):
+                through = i % 2 == 0
+                begin = time.monotonic()
+                api.pass_through(service, [HOST] if through else [])
+                returned.append((time.monotonic() - begin) * 1e3)
+                tries = 1
+                while (presented(port, context) == own) != through:
+                    tries += 1
+                in_force.append((time.monotonic() - begin) * 1e3)
+                late += tries > 1
+                if i % 100 == 99:
+                    rss.append(stack.rss_mib(pid))
+            stalled = clients.stalled()
+        finally:
+            became = clients.stop()
+    print(f"\n{times} live updates beside {per_second} requests/s, {became['counts']}:")
+    print(f"  requests failed {became['refused']} of {became['answered'] + became['refused']} (wanted 0); closed {len(became['closed'])}, without anything afterwards {stalled} (wanted 0) {became['closed'][:3] or ''}")
     print(f"  worker's pid {'unchanged' if ours.get('updates')['pid'] == pid else 'CHANGED'}; its RSS after 100, 200, … updates: {', '.join(f'{mib:.1f}' for mib in rss)} MiB (wanted flat)")
     print(f"  call → return: median {stack.quantile(returned, 0.5):.1f} ms, p99 {stack.quantile(returned, 0.99):.1f} ms; not in force on return: {late} (wanted 0)")
     print(f"  call → seen in force, with the connection that shows it: median {stack.quantile(in_force, 0.5):.1f} ms, p99 {stack.quantile(in_force, 0.99):.1f} ms (wanted ≤20)")
