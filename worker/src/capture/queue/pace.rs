@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Records a second, of small ones.
-const RECORDS: f64 = 20_000.0;
+const RECORDS: f64 = 17_000.0;
 /// Bytes a second, of large ones.
 const BYTES: f64 = 64.0 * 1024.0 * 1024.0;
 /// At least this many times what comes in is sent: however much that is, what waits becomes less.
@@ -58,5 +58,46 @@ impl Pace {
             self.arrivals = next_seq.saturating_sub(seq) as f64 / since.as_secs_f64();
             self.looked = Some((now, next_seq));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long it takes until `batches` of 100 records of `size` bytes each are sent while `arrivals` a second come in.
+    fn time_for(batches: u64, size: usize, arrivals: f64) -> f64 {
+        let (mut pace, begin) = (Pace::default(), Instant::now());
+        let mut now = begin;
+        for _ in 0..batches {
+            now = pace.rest(now).unwrap_or(now);
+            let new = now.duration_since(begin).as_secs_f64() * arrivals;
+            pace.sent(now, 100, 100 * size, new as u64);
+        }
+        now.duration_since(begin).as_secs_f64()
+    }
+
+    #[test]
+    fn what_waited_is_sent_at_a_steady_rate() {
+        let small = time_for(1_000, 0, 0.0);
+        assert!((5.8..=5.9).contains(&small), "{small}");
+        let large = time_for(1_000, 64 * 1024, 0.0);
+        assert!((100.0..=110.0).contains(&large), "{large}");
+    }
+
+    #[test]
+    fn what_waited_becomes_less_however_much_comes_in() {
+        let time = time_for(10_000, 1_500, 40_000.0);
+        assert!(1_000_000.0 / time > 60_000.0, "{time}");
+    }
+
+    #[test]
+    fn after_a_pause_no_more_is_sent_at_once() {
+        let (mut pace, begin) = (Pace::default(), Instant::now());
+        pace.sent(begin, 20_000, 0, 0);
+        let later = begin + Duration::from_secs(10);
+        assert_eq!(pace.rest(later), None);
+        pace.sent(later, 20_000, 0, 0);
+        assert!(pace.rest(later).is_some());
     }
 }
