@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import lifecycle, outages, rates, spool, stack, streams, transfer, updates  # noqa: E402
 
 NAMES = ["idle", "start", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets", "storage",
-         "updates", "queued", "catch-up", "backlog", "spool-cost"]
+         "updates", "queued", "catch-up", "spool-cost", "backlog"]
 
 
 def main() -> None:
@@ -54,10 +54,10 @@ def main() -> None:
             outages.queued(ours, 28416)
         if "catch-up" in names:
             outages.catch_up(ours, 28419)
-        if "backlog" in names:
-            outages.backlog(ours, 28420)
         if "spool-cost" in names:
             spool.cost(28421, a.rounds, a.secs, a.conns)
+        if "backlog" in names:
+            outages.backlog(ours, 28420)
     finally:
         stack.stop_all()
 
