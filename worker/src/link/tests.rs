@@ -177,10 +177,7 @@ async fn listeners_that_do_not_come_are_a_refusal_and_the_old_ones_are_served() 
     let _worker = stage.start_worker();
     let mut session = stage.ready().await;
     for listeners in [vec!["127.0.0.1:1".to_owned()], vec!["nowhere".to_owned()]] {
-        let elsewhere = wire::WorkerConfig {
-            listeners,
-            ..config(2)
-        };
+        let elsewhere = wire::WorkerConfig { listeners, ..config(2) };
         session.order(Down::Stage(elsewhere)).await;
         assert!(matches!(session.answer().await, Up::Rejected(rejected)
             if rejected.revision == 2 && rejected.violations[0].field.starts_with("listeners")));
