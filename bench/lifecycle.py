@@ -1,5 +1,4 @@
-"""Start to first byte, the idle worker, what a worker keeps after a load, and how soon a dead worker is replaced and a
-database that hangs is noticed."""
+"""Start to first byte, the idle worker, what a worker keeps after a load, and how soon a database that hangs is noticed."""
 import os, signal, socket, time, urllib.error, urllib.request
 
 import stack
@@ -38,24 +37,6 @@ def after_load(ours: "stack.Ours", name: str) -> None:
     pid = ours.get(name)["pid"]
     time.sleep(60)
     print(f"\nworker 60 s after the load: {stack.rss_mib(pid):.1f} MiB RSS (wanted ≤32)")
-
-
-def respawn(ours: "stack.Ours", port: int, queued: int = 50) -> None:
-    """SIGKILL of a worker to the last answer of the clients that wait in its listener's queue."""
-    ours.proxy("respawn", port)
-    pid = ours.get("respawn")["pid"]
-    time.sleep(6)  # one that has served for five seconds is replaced at once
-    request = f"GET http://127.0.0.1:{stack.ORIGIN_HTTP}/ HTTP/1.1\r\nHost: 127.0.0.1:{stack.ORIGIN_HTTP}\r\n\r\n".encode()
-    os.kill(pid, signal.SIGSTOP)
-    while not all(stack.is_stopped(pid, task) for task in os.listdir(f"/proc/{pid}/task")):
-        time.sleep(0.001)  # a thread that was not stopped yet would accept one of the clients
-    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(queued)]
-    for client in clients:
-        client.sendall(request)
-    os.kill(pid, signal.SIGKILL)
-    begin = time.monotonic()
-    served = sum(client.recv(15).startswith(b"HTTP/1.1 200") for client in clients)
-    print(f"\nSIGKILL of a worker: {served} of {queued} queued clients answered after {(time.monotonic() - begin) * 1e3:.0f} ms (wanted: all, <1000)")
 
 
 def storage(ours: "stack.Ours", port: int, times: int = 10) -> None:

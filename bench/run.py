@@ -6,9 +6,10 @@ import argparse, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import lifecycle, rates, stack, streams, transfer  # noqa: E402
+import lifecycle, outages, rates, spool, stack, streams, transfer, updates  # noqa: E402
 
-NAMES = ["idle", "start", "respawn", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets", "storage"]
+NAMES = ["idle", "start", "capture", "capture-tls", "after-load", "transfer", "whole", "sse", "websockets", "storage",
+         "updates", "queued", "catch-up", "spool-cost", "backlog"]
 
 
 def main() -> None:
@@ -30,8 +31,6 @@ def main() -> None:
             lifecycle.idle(ours, 28410)
         if "start" in names:
             lifecycle.start_to_first_byte(ours, 28411)
-        if "respawn" in names:
-            lifecycle.respawn(ours, 28416)
         loaded = None
         for port, scenario in ((28401, "capture"), (28402, "capture-tls")):
             if scenario in names:
@@ -49,6 +48,16 @@ def main() -> None:
             streams.websockets(ours, 28415)
         if "storage" in names:
             lifecycle.storage(ours, 28417)
+        if "updates" in names:
+            updates.live(ours, 28418)
+        if "queued" in names:
+            outages.queued(ours, 28416)
+        if "catch-up" in names:
+            outages.catch_up(ours, 28419)
+        if "spool-cost" in names:
+            spool.cost(28421, a.rounds, a.secs, a.conns)
+        if "backlog" in names:
+            outages.backlog(ours, 28420)
     finally:
         stack.stop_all()
 

@@ -281,7 +281,7 @@ fn plain(value: &Value) -> String {
             let fields = fields.iter().map(|(name, value)| format!("{name} {}", plain(value)));
             fields.collect::<Vec<_>>().join(" ")
         }
-        other => other.to_string(),
+        Value::Number(number) => number.to_string(),
     }
 }
 

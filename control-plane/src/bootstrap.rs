@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use proxyplane_spec::RawCapture;
+use proxyplane_spec::{OnPortConflict, RawCapture};
 
 use crate::{
     client::reachable,
@@ -69,6 +69,7 @@ async fn make_proxy(services: &Services, workspace: &WorkspaceRow) -> Result<Pro
         name: PROXY.to_owned(),
         host: String::new(),
         port,
+        on_port_conflict: OnPortConflict::default(),
         verbose: None,
         log_out_of_scope: None,
         capture: RawCapture::default(),

@@ -4,6 +4,7 @@
 //! gets. A worker that nobody expects, or that cannot prove which one it is, is refused.
 
 mod instance;
+mod lent;
 mod records;
 mod returned;
 mod server;
@@ -149,6 +150,20 @@ impl WorkerLink {
     /// Has the worker build `config` without using it.
     pub(crate) async fn stage(&self, config: WorkerConfig) -> Result<(), ChangeError> {
         self.instance.ask(config.revision, ToWorker::Stage(config)).await
+    }
+
+    /// The same of a configuration that listens on `listeners`, which the worker gets while it builds it.
+    pub(crate) async fn stage_on(
+        &self,
+        config: WorkerConfig,
+        listeners: Vec<(SocketAddr, TcpListener)>,
+    ) -> Result<(), ChangeError> {
+        self.instance.stage_on(config, listeners).await
+    }
+
+    /// Has the worker build `config` in the place of what it built before. Nobody waits for it.
+    pub(crate) fn stage_instead(&self, config: WorkerConfig) {
+        self.instance.send(ToWorker::Stage(config));
     }
 
     /// Puts `config`, which was staged, in force. From now on it is also what the worker gets when it redials, so an

@@ -12,7 +12,7 @@ mod boot;
 pub(crate) mod certificates;
 mod error;
 mod exit;
-mod handoff;
+pub(crate) mod handoff;
 pub mod holder;
 mod listeners;
 mod logs;

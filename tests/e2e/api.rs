@@ -1,5 +1,7 @@
 //! The gRPC API, without `proxyctl`: what it refuses and how it says so.
 
+use std::net::TcpListener;
+
 use prost::Message as _;
 use prost_types::{FieldMask, FileDescriptorProto};
 use proxyplane_proto::{
@@ -11,7 +13,7 @@ use proxyplane_proto::{
         proxy_lifecycle_service_client::ProxyLifecycleServiceClient, workspace_service_client::WorkspaceServiceClient,
     },
 };
-use proxyplane_tests::{Api, Proxy, World, blamed, free_port, metadata, reason};
+use proxyplane_tests::{Api, Proxy, World, blamed, free_port, metadata, nginx, reason};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -261,23 +263,31 @@ async fn what_the_worker_refuses_is_blamed_on_its_field_and_nothing_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_port_of_a_running_proxy_needs_a_restart() {
+async fn another_port_is_tried_out_without_listening_there() {
     let workspace = World::shared().workspace();
-    let proxy = workspace.proxy("rooted").start();
-    let values = ProxyService {
-        port: free_port().into(),
-        ..ProxyService::default()
-    };
+    let proxy = workspace.proxy("tentative").start();
     let mut proxies = Api::of(workspace.world()).await.proxies();
-    let update = change(&proxy, values, &["port"]);
-    let refused = proxies.update_proxy_service(update.clone()).await.unwrap_err();
-    assert_eq!(
-        (refused.code(), reason(&refused).as_str()),
-        (Code::FailedPrecondition, "RESTART_REQUIRED")
-    );
-    proxy.stop();
-    assert!(proxies.update_proxy_service(update).await.is_ok());
-    assert_eq!(proxy.start()["state"], "running");
+    let to = |port: u16| {
+        let values = ProxyService {
+            host: "0.0.0.0".into(),
+            port: port.into(),
+            ..ProxyService::default()
+        };
+        UpdateProxyServiceRequest {
+            validate_only: true,
+            ..change(&proxy, values, &["host", "port"])
+        }
+    };
+    let (present, free, taken) = (proxy.port(), free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    for port in [present, free] {
+        let answer = proxies.update_proxy_service(to(port)).await.unwrap().into_inner();
+        assert_eq!(answer.proxy_service.unwrap().port, u32::from(port));
+        proxy.curl().get(&nginx().http("/hello"));
+    }
+    let refused = proxies.update_proxy_service(to(taken.local_addr().unwrap().port()));
+    assert_eq!(reason(&refused.await.unwrap_err()), "PORT_IN_USE");
+    assert_eq!(proxy.get()["listening"], serde_json::json!([proxy.address()]));
+    drop(TcpListener::bind(("127.0.0.1", free)).expect("nobody listens there"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ mod history;
 mod hostile;
 mod http2;
 mod lifecycle;
+mod moves;
 mod overlap;
 mod previous;
 mod proxies;

@@ -210,17 +210,6 @@ fn a_change_of_a_running_proxy_is_in_force_when_the_command_returns() {
 }
 
 #[test]
-fn another_port_of_a_running_proxy_needs_a_restart() {
-    let workspace = World::shared().workspace();
-    let proxy = workspace.proxy("rooted").start();
-    proxy
-        .ctl("update", ["--port", &free_port().to_string()])
-        .fails(5, "stop, update, start");
-    assert_eq!(proxy.get()["port"], proxy.port());
-    assert_eq!(proxy.state(), "running");
-}
-
-#[test]
 fn what_a_worker_refuses_does_not_take_effect() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("guarded").start();

@@ -133,21 +133,19 @@ fn a_refused_change_leaves_no_revision() {
 }
 
 #[test]
-fn a_rollback_to_another_port_of_a_running_proxy_needs_a_restart() {
+fn a_rollback_to_another_port_moves_a_running_proxy() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("rooted").create();
     proxy.update(["--port", &free_port().to_string(), "--no-verbose"]);
     let moved = proxy.start();
-    proxy.ctl("rollback", ["1"]).fails(5, "stop, update, start");
-    let now = proxy.get();
+    let back = proxy.ctl("rollback", ["1"]).json();
     assert_eq!(
-        (&now["port"], &now["verbose"]),
-        (&moved["port"], &false.into()),
-        "nothing of it came into force"
+        (&back["port"], &back["verbose"], &back["pid"]),
+        (&proxy.port().into(), &true.into(), &moved["pid"])
     );
-    assert_eq!((now["state"].as_str(), numbers(&proxy)), (Some("running"), vec![2, 1]));
-    proxy.stop();
-    assert_eq!(proxy.ctl("rollback", ["1"]).json()["port"], proxy.port());
+    assert_eq!(back["listening"], json!([proxy.address()]));
+    assert_eq!(numbers(&proxy), [3, 2, 1]);
+    assert_eq!(proxy.curl().get("http://proxyplane.local/").status, 200);
 }
 
 #[test]

@@ -196,6 +196,49 @@ fn a_port_taken_at_boot_is_waited_for_and_then_given_up_with_its_holder() {
 }
 
 #[test]
+fn a_port_that_stays_taken_at_boot_is_tried_for_ever_if_its_proxy_says_so() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("patient").with(["--on-port-conflict", "retry"]).start();
+    let changed = proxy.update(["--on-port-conflict", "disable"]);
+    assert_eq!(changed["on_port_conflict"], "disable");
+    let back = proxy.ctl("rollback", [""; 0]).json();
+    assert_eq!(back["on_port_conflict"], "retry");
+    let newest = &proxy.ctl("revisions", [""; 0]).json()[0];
+    assert_eq!(newest["changed"], serde_json::json!(["on_port_conflict"]));
+
+    assert_eq!(world.stop(), 0);
+    let taken = TcpListener::bind(proxy.address()).unwrap();
+    world.spawn();
+    let failed = eventually_within(Duration::from_mins(1), "it has failed", || {
+        let now = proxy.ctl("get", [""; 0]);
+        let now = (now.code == 0).then(|| now.json())?;
+        (now["state"] == "failed").then_some(now)
+    });
+    assert_eq!(failed["enabled"], true, "{failed}");
+    let holder = std::process::id().to_string();
+    assert!(failed["last_error"].as_str().unwrap().contains(&holder), "{failed}");
+    eventually("an event says so", || {
+        let arguments = [
+            "-o",
+            "json",
+            "event",
+            "list",
+            "--proxy",
+            proxy.id(),
+            "--kind",
+            "port_conflict",
+        ];
+        let events = world.proxyctl(arguments).json();
+        let newest = events[0]["message"].as_str()?;
+        (newest.contains("tried until it is free") && newest.contains(&holder)).then_some(())
+    });
+    drop(taken);
+    proxy.becomes("running");
+    assert_eq!(proxy.curl().get("http://proxyplane.local/").status, 200);
+}
+
+#[test]
 fn a_stop_ends_workers_then_ingest_then_the_database_and_loses_nothing() {
     let mut world = World::start();
     let _ = world.proxyctl(["workspace", "create", "default"]).ok();

@@ -121,9 +121,6 @@ fn bin() -> PathBuf {
 /// The first number in its path, such as 15 in /usr/lib/postgresql/15/bin.
 fn version(bin: &Path) -> u32 {
     let path = bin.to_string_lossy();
-    let digits = path.split(|c: char| !c.is_ascii_digit());
-    digits
-        .filter_map(|number| number.parse().ok())
-        .next()
-        .unwrap_or_default()
+    let mut numbers = path.split(|c: char| !c.is_ascii_digit());
+    numbers.find_map(|number| number.parse().ok()).unwrap_or_default()
 }

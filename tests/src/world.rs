@@ -181,8 +181,18 @@ impl World {
     /// Has the private Postgres carry out a statement, past the server: what it printed.
     #[track_caller]
     pub fn sql(&self, statement: &str) -> String {
+        let output = self.psql(statement).output().expect("psql can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{statement}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The command that does so, to start it and go on meanwhile.
+    #[track_caller]
+    pub fn psql(&self, statement: &str) -> Command {
         let password = fs::read_to_string(self.data_dir().join("secrets/database.password"));
-        let output = Command::new("psql")
+        let mut command = Command::new("psql");
+        command
             .args([
                 "-X",
                 "-A",
@@ -198,12 +208,8 @@ impl World {
             ])
             .arg("-h")
             .arg(self.data_dir().join("run/pg"))
-            .env("PGPASSWORD", password.expect("there is a password").trim())
-            .output()
-            .expect("psql can be started");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{statement}: {said}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+            .env("PGPASSWORD", password.expect("there is a password").trim());
+        command
     }
 
     /// Runs `proxyctl` with this world's home.

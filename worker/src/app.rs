@@ -59,7 +59,7 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
     let drain = Drain::new();
     let (capture, updates) = capture(&drain, manifest.spool.as_deref());
     let service = Service::new(first.config, Arc::clone(&capture), drain, manifest.listeners.clone());
-    let data_plane = DataPlane::start(&service, &listeners, threads, &serve)?;
+    let data_plane = Arc::new(DataPlane::start(&service, &listeners, threads, &serve)?);
     announce(&service, &manifest.listeners);
     let held = Arc::new(Held::new(manifest, listeners));
 
@@ -72,6 +72,7 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
         service: Arc::clone(&service),
         updates,
         held: Arc::clone(&held),
+        data_plane: Arc::clone(&data_plane),
         serving_since: Instant::now(),
         deadline: deadline.clone(),
         drained: drained.clone(),

@@ -2,7 +2,8 @@
 //! JSON and the listeners' descriptors (SCM_RIGHTS) in the manifest's order.
 //!
 //! The worker never binds by itself: a descriptor that is missing, does not listen or has another address ends it. To a
-//! control plane that adopts it, it gives them back (`Held`).
+//! control plane that adopts it, it gives them back; one that moves its service hands it others, in the same message
+//! (`Held`).
 
 mod held;
 

@@ -14,12 +14,12 @@ use std::{io, path::PathBuf};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{self as wire, worker_link_service_client::WorkerLinkServiceClient};
-use proxyplane_spec::{FEATURE_OPEN_COUNTS, Manifest, Sandbox};
+use proxyplane_spec::{FEATURE_LISTENERS, FEATURE_OPEN_COUNTS, Manifest, Sandbox};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// What a configuration may require of this build, and what the control plane may count on.
-pub const FEATURES: &[&str] = &["capture", FEATURE_OPEN_COUNTS];
+pub const FEATURES: &[&str] = &["capture", FEATURE_LISTENERS, FEATURE_OPEN_COUNTS];
 
 /// Bytes of the nonce.
 const NONCE: usize = 32;

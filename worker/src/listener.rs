@@ -1,11 +1,13 @@
 //! Data-plane threads: a runtime each, all accepting from the same listening sockets.
 
+mod accepting;
+
 use std::{
     io,
     net::{self, SocketAddr},
     panic::AssertUnwindSafe,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
@@ -20,7 +22,10 @@ use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
 };
+use tokio_util::sync::CancellationToken;
 
+use self::accepting::Accept;
+pub(crate) use self::accepting::Accepting;
 use crate::service::Service;
 
 /// Pause after accept failed for want of descriptors or memory. Connections wait in the kernel's queue meanwhile.
@@ -66,6 +71,8 @@ struct Lane {
 
 /// The data-plane threads of one worker. They end when this is dropped.
 pub struct DataPlane {
+    crew: Arc<dyn Accept>,
+    accepting: Mutex<Accepting>,
     _stop: Vec<oneshot::Sender<()>>,
 }
 
@@ -84,21 +91,29 @@ impl DataPlane {
             lanes.push(lane);
             stop.push(stop_lane);
         }
-        let lanes: Arc<[Lane]> = lanes.into();
-        for index in 0..lanes.len() {
-            for listener in listeners {
-                let listener = listener.try_clone()?;
-                let (service, serve) = (Arc::clone(service), serve.clone());
-                let acceptor = Acceptor {
-                    service,
-                    lanes: Arc::clone(&lanes),
-                    index,
-                    serve,
-                };
-                lanes[index].handle.spawn(acceptor.run(listener));
-            }
-        }
-        Ok(Self { _stop: stop })
+        let crew = Arc::new(Crew {
+            service: Arc::clone(service),
+            lanes: lanes.into(),
+            serve: serve.clone(),
+        });
+        let accepting = Accepting::begin(&*crew, listeners)?;
+        Ok(Self {
+            crew,
+            accepting: Mutex::new(accepting),
+            _stop: stop,
+        })
+    }
+
+    /// Accepts from `listeners` too, from now on. What it accepted from before is the caller's to end.
+    pub(crate) fn accept_also(&self, listeners: &[net::TcpListener]) -> io::Result<Accepting> {
+        let next = Accepting::begin(&*self.crew, listeners)?;
+        let mut accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::replace(&mut accepting, next))
+    }
+
+    /// Stops accepting `from` these `listeners`, once those are served who wait in their queues.
+    pub(crate) async fn leave(&self, from: Accepting, listeners: Vec<net::TcpListener>) {
+        from.end(&*self.crew, listeners).await;
     }
 }
 
@@ -123,15 +138,17 @@ fn spawn_lane(index: usize) -> io::Result<(Lane, oneshot::Sender<()>)> {
     ))
 }
 
-struct Acceptor<S> {
+/// The threads and what they do with connections.
+#[derive(Clone)]
+struct Crew<S> {
     service: Arc<Service>,
     lanes: Arc<[Lane]>,
-    index: usize,
     serve: S,
 }
 
-impl<S: Serve> Acceptor<S> {
-    async fn run(self, listener: net::TcpListener) {
+impl<S: Serve> Crew<S> {
+    /// Accepts on one thread until `stop`.
+    async fn run(self, index: usize, listener: net::TcpListener, stop: CancellationToken) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "cannot accept on this thread"),
@@ -143,12 +160,13 @@ impl<S: Serve> Acceptor<S> {
                 // Dropping the listener deregisters and closes this duplicate. It is never shut down: that would end
                 // it for every holder.
                 () = self.service.drain.started() => return,
+                () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     failing = false;
-                    self.place(stream, peer);
+                    self.place(&self.lanes[index], stream, peer);
                     // Lets the other threads have the next one of a burst.
                     tokio::task::yield_now().await;
                 }
@@ -164,19 +182,20 @@ impl<S: Serve> Acceptor<S> {
     }
 
     /// Serves the connection on this thread, or on another that has clearly less to do.
-    fn place(&self, stream: TcpStream, peer: SocketAddr) {
-        let own = &self.lanes[self.index];
-        let least = self
-            .lanes
-            .iter()
-            .min_by_key(|lane| lane.open.load(Relaxed))
-            .unwrap_or(own);
+    fn place(&self, own: &Lane, stream: TcpStream, peer: SocketAddr) {
+        let least = self.least(own);
         if own.open.load(Relaxed) < least.open.load(Relaxed) + IMBALANCE {
             self.spawn(own, async move { Ok(stream) }, peer);
         } else {
             let moved = stream.into_std();
             self.spawn(least, async move { TcpStream::from_std(moved?) }, peer);
         }
+    }
+
+    /// The thread that has least to do; `own` if all have the same.
+    fn least<'l>(&'l self, own: &'l Lane) -> &'l Lane {
+        let lanes = self.lanes.iter();
+        lanes.min_by_key(|lane| lane.open.load(Relaxed)).unwrap_or(own)
     }
 
     fn spawn(

@@ -29,6 +29,9 @@ struct Args {
     /// Data-plane threads [default: one per core, at most 2]
     #[arg(long, env = "PROXYPLANE_WORKER_THREADS", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
+    /// Keep records in memory alone: what is not committed is gone with this process. For measuring what the spool costs
+    #[arg(long, env = "PROXYPLANE_WORKER_NO_SPOOL")]
+    no_spool: bool,
     /// What is logged: off, error, warn, info, debug or trace
     #[arg(long, env = "PROXYPLANE_LOG_LEVEL", default_value = "info")]
     log_level: LevelFilter,
@@ -87,13 +90,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, handoff: Handoff, sandbox: Sandbox, threads: usize) -> Result<(), Fatal> {
+fn run(args: &Args, mut handoff: Handoff, sandbox: Sandbox, threads: usize) -> Result<(), Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
         .build()?;
     if args.drain_only {
         return runtime.block_on(app::drain_only(handoff, sandbox));
+    }
+    if args.no_spool {
+        tracing::warn!("records are kept in memory alone, as --no-spool asks");
+        handoff.manifest.spool = None;
     }
     runtime.block_on(app::run(handoff, sandbox, threads, forward::serve))
 }

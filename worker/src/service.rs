@@ -26,7 +26,7 @@ pub struct Service {
     pub stats: Arc<Stats>,
     /// Whether connections are to end.
     pub drain: Drain,
-    listeners: Vec<SocketAddr>,
+    listeners: ArcSwap<Vec<SocketAddr>>,
 }
 
 impl Service {
@@ -40,7 +40,7 @@ impl Service {
             capture,
             stats,
             drain,
-            listeners,
+            listeners: ArcSwap::from_pointee(listeners),
         })
     }
 
@@ -57,8 +57,13 @@ impl Service {
     }
 
     /// The addresses it accepts on.
-    pub fn listeners(&self) -> &[SocketAddr] {
-        &self.listeners
+    pub fn listeners(&self) -> Arc<Vec<SocketAddr>> {
+        self.listeners.load_full()
+    }
+
+    /// It accepts on these addresses from now on.
+    pub fn moved(&self, listeners: Vec<SocketAddr>) {
+        self.listeners.store(Arc::new(listeners));
     }
 }
 

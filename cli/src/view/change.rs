@@ -21,6 +21,7 @@ pub(crate) struct Configuration {
     name: String,
     host: String,
     port: u32,
+    on_port_conflict: String,
     verbose: bool,
     log_out_of_scope: bool,
     insecure_upstream: bool,
@@ -37,6 +38,7 @@ pub(crate) struct Configuration {
 
 impl From<v1::ProxyConfiguration> for Configuration {
     fn from(from: v1::ProxyConfiguration) -> Self {
+        let on_port_conflict = variant(from.on_port_conflict().as_str_name(), "ON_PORT_CONFLICT_");
         // Whole, so that a new setting is not forgotten here.
         let v1::CaptureSpec {
             insecure_upstream,
@@ -59,6 +61,7 @@ impl From<v1::ProxyConfiguration> for Configuration {
             name: from.name,
             host: from.host,
             port: from.port,
+            on_port_conflict,
             verbose: from.verbose,
             log_out_of_scope: from.log_out_of_scope,
             insecure_upstream,

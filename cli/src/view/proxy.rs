@@ -22,6 +22,7 @@ pub(crate) struct Proxy {
     kind: String,
     host: String,
     port: u32,
+    on_port_conflict: String,
     verbose: bool,
     log_out_of_scope: bool,
     enabled: bool,
@@ -80,6 +81,7 @@ pub(crate) struct Proxy {
 impl From<v1::ProxyService> for Proxy {
     fn from(from: v1::ProxyService) -> Self {
         let kind = variant(from.kind().as_str_name(), "PROXY_KIND_");
+        let on_port_conflict = variant(from.on_port_conflict().as_str_name(), "ON_PORT_CONFLICT_");
         let status = from.status.unwrap_or_default();
         let capture = from.capture.unwrap_or_default();
         let spool_full = variant(capture.spool_full().as_str_name(), "SPOOL_FULL_");
@@ -94,6 +96,7 @@ impl From<v1::ProxyService> for Proxy {
             kind,
             host: from.host,
             port: from.port,
+            on_port_conflict,
             verbose: from.verbose,
             log_out_of_scope: from.log_out_of_scope,
             enabled: from.enabled,

@@ -87,6 +87,12 @@ impl Events {
         self.raise(supervisor(Severity::Warning, Kind::PortConflict, proxy, what).because(why));
     }
 
+    /// At boot the port of a proxy stayed taken, and is waited for without an end. `why` names the holder.
+    pub fn port_conflict_waited_for(&self, proxy: Subject, why: &str) {
+        let what = "proxy failed: its address stayed taken, and is tried until it is free";
+        self.raise(supervisor(Severity::Warning, Kind::PortConflict, proxy, what).because(why));
+    }
+
     /// A configuration was refused, by the worker or in its place; what was in force before still is.
     pub fn config_rejected(&self, proxy: Subject, revision: i64, violations: &[Violation]) {
         let why: Vec<String> = violations.iter().map(ToString::to_string).collect();

@@ -167,7 +167,9 @@ impl Committer {
         let db = connected(&mut self.connection, &self.db).await?;
         let made = make_days(db, &self.batch, &mut self.days).await?;
         if self.kept_ahead.load(Ordering::Relaxed) {
-            made.iter().for_each(|day| keeper::alarm(*day, today));
+            for day in made {
+                keeper::alarm(day, today);
+            }
         }
         let mut transaction = db.begin().await?;
         ingest::delete_open(&mut transaction, &self.batch.ended).await?;

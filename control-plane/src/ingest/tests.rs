@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use proxyplane_record::{
     BodyChunk, Complete, Exchange, ExchangeKind, ExchangeState, Kind, Record, Side, WebSocketSummary, WsMessage, frame,
 };
-use proxyplane_spec::{CaptureSpec, Epoch, ExchangeId, ListenHost, ServiceId, ServiceName, WorkspaceCode, WorkspaceId};
+use proxyplane_spec::{
+    CaptureSpec, Epoch, ExchangeId, ListenHost, OnPortConflict, ServiceId, ServiceName, WorkspaceCode, WorkspaceId,
+};
 use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -114,6 +116,7 @@ fn new_service(workspace_id: WorkspaceId, name: &str, port: u16) -> NewService {
         name: ServiceName::parse("name", name).unwrap(),
         host: ListenHost::DEFAULT,
         port,
+        on_port_conflict: OnPortConflict::default(),
         verbose: true,
         log_out_of_scope: true,
         enabled: false,

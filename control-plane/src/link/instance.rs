@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::{SocketAddr, TcpListener},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -140,6 +141,8 @@ struct Inner {
     /// Since then.
     serving: Option<Instant>,
     returned: Option<Vec<(SocketAddr, TcpListener)>>,
+    /// What it may ask for.
+    lent: Option<Vec<(SocketAddr, TcpListener)>>,
     session: Option<Session>,
     waiting: HashMap<(Step, i64), oneshot::Sender<Result<(), ChangeError>>>,
 }
@@ -189,6 +192,7 @@ impl Instance {
             sandbox: None,
             serving: None,
             returned: None,
+            lent: None,
             session: None,
             waiting: HashMap::new(),
         };
@@ -377,6 +381,22 @@ impl Instance {
 
     pub(super) fn take_listeners(&self) -> Option<Vec<(SocketAddr, TcpListener)>> {
         self.lock().returned.take()
+    }
+
+    /// What the worker gets when it asks for listeners.
+    pub(super) fn lend(&self, listeners: Option<Vec<(SocketAddr, TcpListener)>>) {
+        self.lock().lent = listeners;
+    }
+
+    /// Duplicates of what was lent, if anything.
+    pub(super) fn lent(&self) -> Option<io::Result<Vec<(SocketAddr, TcpListener)>>> {
+        let state = self.lock();
+        let listeners = state.lent.as_ref()?.iter();
+        Some(
+            listeners
+                .map(|(address, listener)| Ok((*address, listener.try_clone()?)))
+                .collect(),
+        )
     }
 
     /// Held by a record stream while it is read.

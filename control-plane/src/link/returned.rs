@@ -1,4 +1,5 @@
-//! The handoff socket: where adopted workers give their listeners back, each in one message with its manifest.
+//! The handoff socket: where adopted workers give their listeners back, each in one message with its manifest, and where
+//! a worker whose service moves asks for its next ones by a message without any.
 
 use std::{
     io::{self, IoSliceMut},
@@ -73,6 +74,7 @@ pub(crate) async fn serve(link: Link, socket: UnixListener, stop: CancellationTo
 async fn take(link: Link, peer: UnixStream) {
     let taken = tokio::task::spawn_blocking(move || receive(&link, peer)).await;
     match taken {
+        Ok(Ok((_, listeners))) if listeners.is_empty() => {}
         Ok(Ok((instance, listeners))) => {
             instance.put_listeners(listeners);
             instance.tell(FromWorker::Returned).await;
@@ -84,7 +86,7 @@ async fn take(link: Link, peer: UnixStream) {
 
 type Returned = (Arc<Instance>, Vec<(SocketAddr, TcpListener)>);
 
-/// Reads the one message and checks it: who sent it, what it says, and what came with it.
+/// Reads the one message and checks it: who sent it, what it says, and what came with it. If that is nothing, answers it.
 fn receive(link: &Link, peer: UnixStream) -> Result<Returned, NotTaken> {
     let pid = peer.peer_cred()?.pid();
     let peer = peer.into_std()?;
@@ -101,7 +103,11 @@ fn receive(link: &Link, peer: UnixStream) -> Result<Returned, NotTaken> {
         .filter(|instance| instance.expected.admits(&identity, pid))
         .ok_or(NotTaken::Stranger)?;
     let (addresses, descriptors_came) = (manifest.listeners.len(), descriptors.len());
-    if addresses != descriptors_came || addresses == 0 {
+    if (addresses, descriptors_came) == (0, 0) {
+        instance.send_lent(manifest, &peer)?;
+        return Ok((instance, Vec::new()));
+    }
+    if addresses != descriptors_came {
         return Err(NotTaken::Count {
             addresses,
             descriptors: descriptors_came,

@@ -76,12 +76,12 @@ mod tests {
         }
     }
 
-    fn told(severity: Severity, withheld: u64) -> Option<Told> {
-        Some(Told {
+    fn told(severity: Severity, withheld: u64) -> Told {
+        Told {
             severity,
             text: "it broke".into(),
             withheld,
-        })
+        }
     }
 
     #[test]
@@ -89,7 +89,10 @@ mod tests {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
         for _ in 0..BURST {
-            assert_eq!(allowance.admit(line(LogLevel::Error), start), told(Severity::Error, 0));
+            assert_eq!(
+                allowance.admit(line(LogLevel::Error), start),
+                Some(told(Severity::Error, 0))
+            );
         }
         for _ in 0..7 {
             assert_eq!(allowance.admit(line(LogLevel::Error), start), None);
@@ -97,7 +100,7 @@ mod tests {
         let later = start + EVERY;
         assert_eq!(
             allowance.admit(line(LogLevel::Warning), later),
-            told(Severity::Warning, 7)
+            Some(told(Severity::Warning, 7))
         );
         assert_eq!(allowance.admit(line(LogLevel::Warning), later + EVERY / 2), None);
     }

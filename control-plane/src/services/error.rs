@@ -92,8 +92,8 @@ pub enum Error {
         /// How many.
         proxies: i64,
     },
-    /// The change needs a stopped service.
-    #[error("host and port change only while the proxy is stopped: stop, update, start")]
+    /// The change needs a worker of this build.
+    #[error("the proxy's worker is of an older build, which cannot listen elsewhere: restart the proxy first")]
     RestartRequired,
     /// The worker refused the configuration.
     #[error("the worker refused the configuration: {}", joined(.0))]

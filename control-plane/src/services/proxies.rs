@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, Violation, WorkspaceId};
+use proxyplane_spec::{
+    CaptureSpec, ListenHost, OnPortConflict, RawCapture, ServiceId, ServiceName, Violation, WorkspaceId,
+};
 use tokio::sync::mpsc;
 
 use super::{
@@ -37,6 +39,8 @@ pub struct NewProxy {
     pub host: String,
     /// 0 picks a free one.
     pub port: u32,
+    /// What happens when it stays taken at boot.
+    pub on_port_conflict: OnPortConflict,
     /// `None` means true.
     pub verbose: Option<bool>,
     /// `None` means true.
@@ -305,6 +309,7 @@ fn checked(new: &NewProxy) -> Result<NewService, Error> {
         name,
         host,
         port,
+        on_port_conflict: new.on_port_conflict,
         verbose: new.verbose.unwrap_or(true),
         log_out_of_scope: new.log_out_of_scope.unwrap_or(true),
         enabled: false,
@@ -329,6 +334,7 @@ mod tests {
             name: "a".into(),
             host: String::new(),
             port: 0,
+            on_port_conflict: OnPortConflict::default(),
             verbose: None,
             log_out_of_scope: None,
             capture: RawCapture::default(),

@@ -1,6 +1,6 @@
 //! Changes of a ProxyService.
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, Violation};
+use proxyplane_spec::{CaptureSpec, ListenHost, OnPortConflict, RawCapture, ServiceId, ServiceName, Violation};
 
 use super::{
     Error, Proxy, Services,
@@ -18,10 +18,11 @@ use crate::{
 /// somebody else changes the service meanwhile.
 const MERGE_ATTEMPTS: usize = 4;
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "name",
     "host",
     "port",
+    "on_port_conflict",
     "verbose",
     "log_out_of_scope",
     "capture",
@@ -45,6 +46,8 @@ pub struct UpdateProxy {
     pub host: String,
     /// New port.
     pub port: u32,
+    /// New value.
+    pub on_port_conflict: OnPortConflict,
     /// New value.
     pub verbose: bool,
     /// New value.
@@ -128,6 +131,7 @@ fn checked(update: &UpdateProxy, current: impl Fn() -> RawCapture) -> Result<Ser
             "name" => change.name = checks.take(ServiceName::parse("proxy_service.name", &update.name)),
             "host" => change.host = checks.take(ListenHost::parse("proxy_service.host", &update.host)),
             "port" => change.port = checks.take(check::port("proxy_service.port", update.port, false)),
+            "on_port_conflict" => change.on_port_conflict = Some(update.on_port_conflict),
             "verbose" => change.verbose = Some(update.verbose),
             "log_out_of_scope" => change.log_out_of_scope = Some(update.log_out_of_scope),
             "capture" => merged = Some(update.capture.clone()),
@@ -198,6 +202,7 @@ mod tests {
             kind: ServiceKind::Capture,
             host: ListenHost::DEFAULT,
             port: 8080,
+            on_port_conflict: OnPortConflict::default(),
             verbose: true,
             log_out_of_scope: true,
             enabled: true,
@@ -218,6 +223,7 @@ mod tests {
             name: "a/b".into(),
             host: "nowhere.example".into(),
             port: 0,
+            on_port_conflict: OnPortConflict::default(),
             verbose: false,
             log_out_of_scope: false,
             capture: RawCapture {

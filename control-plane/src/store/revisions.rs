@@ -3,7 +3,9 @@
 //! A revision is written in the transaction that makes it the service's present one ([`super::services`]), so what is
 //! in force always has its row here, and what was refused never has one.
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, SpoolFull, Violation, limits};
+use proxyplane_spec::{
+    CaptureSpec, ListenHost, OnPortConflict, RawCapture, ServiceId, ServiceName, SpoolFull, Violation, limits,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor};
@@ -12,7 +14,7 @@ use time::OffsetDateTime;
 use super::{
     StoreError,
     page::{Cursor, Page, Paged},
-    services::{ServiceChange, ServiceRow, parse_spool_full, spool_full},
+    services::{ServiceChange, ServiceRow, on_port_conflict, parse_on_port_conflict, parse_spool_full, spool_full},
 };
 
 /// Revisions that are kept of a service: its last ones. Each holds at most 1 MiB of certificates.
@@ -54,6 +56,8 @@ pub struct Configuration {
     pub host: ListenHost,
     /// Unique across the installation.
     pub port: u16,
+    /// What happens when it stays taken at boot.
+    pub on_port_conflict: OnPortConflict,
     /// A log line per exchange.
     pub verbose: bool,
     /// Also of what is out of scope.
@@ -69,6 +73,7 @@ impl Configuration {
             name: Some(self.name),
             host: Some(self.host),
             port: Some(self.port),
+            on_port_conflict: Some(self.on_port_conflict),
             verbose: Some(self.verbose),
             log_out_of_scope: Some(self.log_out_of_scope),
             spec: Some(self.spec),
@@ -89,6 +94,8 @@ struct Stored {
     name: String,
     host: String,
     port: u16,
+    #[serde(default = "default_on_port_conflict")]
+    on_port_conflict: String,
     verbose: bool,
     log_out_of_scope: bool,
     #[serde(rename = "capture.insecure_upstream")]
@@ -105,6 +112,10 @@ struct Stored {
     spool_full: String,
     #[serde(rename = "capture.durable_before_end", default)]
     durable_before_end: bool,
+}
+
+fn default_on_port_conflict() -> String {
+    on_port_conflict(OnPortConflict::default()).to_owned()
 }
 
 fn default_spool_limit() -> u64 {
@@ -131,6 +142,7 @@ impl Stored {
             name: row.name.clone(),
             host: row.host.to_string(),
             port: row.port,
+            on_port_conflict: on_port_conflict(row.on_port_conflict).to_owned(),
             verbose: row.verbose,
             log_out_of_scope: row.log_out_of_scope,
             insecure_upstream,
@@ -157,6 +169,8 @@ impl TryFrom<Stored> for Configuration {
             name: ServiceName::parse("name", &stored.name).map_err(one)?,
             host: ListenHost::parse("host", &stored.host).map_err(one)?,
             port: stored.port,
+            on_port_conflict: parse_on_port_conflict(&stored.on_port_conflict)
+                .map_err(|error| one(Violation::new("on_port_conflict", error.to_string())))?,
             verbose: stored.verbose,
             log_out_of_scope: stored.log_out_of_scope,
             spec: CaptureSpec::parse(&RawCapture {

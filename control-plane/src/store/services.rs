@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use proxyplane_spec::{CaptureSpec, ListenHost, RawCapture, ServiceId, ServiceName, SpoolFull, WorkspaceId};
+use proxyplane_spec::{
+    CaptureSpec, ListenHost, OnPortConflict, RawCapture, ServiceId, ServiceName, SpoolFull, WorkspaceId,
+};
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
@@ -31,6 +33,8 @@ pub struct ServiceRow {
     pub host: ListenHost,
     /// Unique across the installation.
     pub port: u16,
+    /// What happens when it stays taken at boot.
+    pub on_port_conflict: OnPortConflict,
     /// A log line per exchange.
     pub verbose: bool,
     /// Also of what is out of scope.
@@ -72,6 +76,8 @@ pub struct NewService {
     pub host: ListenHost,
     /// Unique across the installation.
     pub port: u16,
+    /// What happens when it stays taken at boot.
+    pub on_port_conflict: OnPortConflict,
     /// A log line per exchange.
     pub verbose: bool,
     /// Also of what is out of scope.
@@ -91,6 +97,8 @@ pub struct ServiceChange {
     pub host: Option<ListenHost>,
     /// New port.
     pub port: Option<u16>,
+    /// New value.
+    pub on_port_conflict: Option<OnPortConflict>,
     /// New value.
     pub verbose: Option<bool>,
     /// New value.
@@ -119,6 +127,7 @@ struct Raw {
     name: String,
     host: String,
     port: i32,
+    on_port_conflict: String,
     is_verbose: bool,
     log_out_of_scope: bool,
     enabled: bool,
@@ -156,6 +165,7 @@ impl TryFrom<Raw> for ServiceRow {
             kind: ServiceKind::Capture,
             host: ListenHost::parse("host", &raw.host).map_err(|error| StoreError::corrupt("host", error))?,
             port: u16::try_from(raw.port).map_err(|error| StoreError::corrupt("port", error))?,
+            on_port_conflict: parse_on_port_conflict(&raw.on_port_conflict)?,
             verbose: raw.is_verbose,
             log_out_of_scope: raw.log_out_of_scope,
             enabled: raw.enabled,
@@ -175,8 +185,8 @@ macro_rules! whole {
             Raw,
             "SELECT s.id, s.workspace_id, w.code AS workspace_code, s.name, l.host, l.port, s.is_verbose,
                     s.log_out_of_scope, s.enabled, s.insecure_upstream, s.extra_ca_pem, s.passthrough_hosts,
-                    s.capture_limit, s.spool_limit, s.spool_full, s.durable_before_end, s.revision, s.created_at,
-                    s.updated_at
+                    s.capture_limit, s.spool_limit, s.spool_full, s.durable_before_end, s.on_port_conflict, s.revision,
+                    s.created_at, s.updated_at
              FROM services s JOIN workspaces w ON w.id = s.workspace_id JOIN listeners l ON l.service_id = s.id "
                 + $which
             $(, $value)*
@@ -193,8 +203,8 @@ pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRo
         "WITH service AS (
              INSERT INTO services (id, workspace_id, name, is_verbose, log_out_of_scope, enabled, insecure_upstream,
                                    extra_ca_pem, passthrough_hosts, capture_limit, spool_limit, spool_full,
-                                   durable_before_end)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $13, $14, $15)
+                                   durable_before_end, on_port_conflict)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $13, $14, $15, $16)
          ), counter AS (
              INSERT INTO service_counters (service_id) VALUES ($1)
          )
@@ -214,6 +224,7 @@ pub async fn create(db: &mut PgConnection, new: &NewService) -> Result<ServiceRo
         new.spec.spool_limit as i64,
         spool_full(new.spec.spool_full),
         new.spec.durable_before_end,
+        on_port_conflict(new.on_port_conflict),
     )
     .execute(&mut *db)
     .await
@@ -288,6 +299,7 @@ pub async fn update(
                  extra_ca_pem = coalesce($6, extra_ca_pem), passthrough_hosts = coalesce($7, passthrough_hosts),
                  capture_limit = coalesce($8, capture_limit), spool_limit = coalesce($11, spool_limit),
                  spool_full = coalesce($12, spool_full), durable_before_end = coalesce($13, durable_before_end),
+                 on_port_conflict = coalesce($14, on_port_conflict),
                  revision = revision + 1, updated_at = now()
              WHERE id = $1
          )
@@ -305,6 +317,7 @@ pub async fn update(
         spec.map(|spec| spec.spool_limit as i64),
         spec.map(|spec| spool_full(spec.spool_full)),
         spec.map(|spec| spec.durable_before_end),
+        change.on_port_conflict.map(on_port_conflict),
     )
     .execute(&mut *db)
     .await
@@ -390,6 +403,22 @@ pub(super) fn parse_spool_full(text: &str) -> Result<SpoolFull, StoreError> {
         "drop_oldest" => Ok(SpoolFull::DropOldest),
         "block" => Ok(SpoolFull::Block),
         other => Err(StoreError::corrupt("services.spool_full", other)),
+    }
+}
+
+/// As the database has it.
+pub(super) fn on_port_conflict(value: OnPortConflict) -> &'static str {
+    match value {
+        OnPortConflict::Disable => "disable",
+        OnPortConflict::Retry => "retry",
+    }
+}
+
+pub(super) fn parse_on_port_conflict(text: &str) -> Result<OnPortConflict, StoreError> {
+    match text {
+        "disable" => Ok(OnPortConflict::Disable),
+        "retry" => Ok(OnPortConflict::Retry),
+        other => Err(StoreError::corrupt("services.on_port_conflict", other)),
     }
 }
 

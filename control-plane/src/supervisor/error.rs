@@ -58,8 +58,8 @@ pub enum LifecycleError {
     /// The worker refuses the configuration; nothing changed.
     #[error("the worker refused the configuration")]
     Rejected(Vec<Violation>),
-    /// Host or port of a service that holds its listeners cannot change.
-    #[error("host and port of a running service cannot change")]
+    /// The worker is of a build that cannot listen elsewhere.
+    #[error("the worker is of an older build, which cannot listen elsewhere")]
     RestartRequired,
     /// The control plane is stopping.
     #[error("the server is stopping")]

@@ -1,4 +1,5 @@
-//! Our side of a worker's birth: one message with the manifest and the listeners' descriptors.
+//! What a worker is sent at birth, and when its service moves: one message with the manifest and the listeners'
+//! descriptors.
 
 use std::{
     io::{self, IoSlice},
@@ -22,7 +23,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends `manifest` and `listeners`, which are in the order of its addresses, as one message.
-pub(crate) fn send(ours: &OwnedFd, manifest: &Manifest, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(ours: &impl AsRawFd, manifest: &Manifest, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
     if listeners.len() > DESCRIPTORS_MAX || listeners.len() != manifest.listeners.len() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,

@@ -82,7 +82,7 @@ fn listener_inode(line: &str, addresses: &[IpAddr], port: u16) -> Option<u64> {
 }
 
 /// Addresses are printed as native-endian 32-bit words.
-fn parse_ip(hex: &str) -> Option<IpAddr> {
+pub(super) fn parse_ip(hex: &str) -> Option<IpAddr> {
     let mut bytes = Vec::with_capacity(16);
     for start in (0..hex.len()).step_by(8) {
         let word = u32::from_str_radix(hex.get(start..start + 8)?, 16).ok()?;
@@ -100,7 +100,7 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
 }
 
 /// Does a listener on `held` keep `wanted` from being bound? A listener on `::` may hold IPv4 too.
-fn overlap(held: IpAddr, wanted: IpAddr) -> bool {
+pub(super) fn overlap(held: IpAddr, wanted: IpAddr) -> bool {
     let (held, wanted) = (held.to_canonical(), wanted.to_canonical());
     held == wanted
         || held == IpAddr::V6(Ipv6Addr::UNSPECIFIED)

@@ -1,17 +1,24 @@
 //! The listening sockets of a service: bound here once, kept for the service's run, lent to its workers.
 //!
-//! Without SO_REUSEPORT: a conflict is known at once, and a worker's death takes no accept queue with it. Nobody calls
-//! `shutdown()` on them, that would end them for every holder.
+//! Without SO_REUSEPORT (but see `beside.rs`): a conflict is known at once, and a worker's death takes no accept queue with
+//! it. Nobody calls `shutdown()` on them, that would end them for every holder.
+
+mod beside;
+mod closing;
+mod handshakes;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
 };
 
+pub(crate) use closing::Closing;
 use proxyplane_spec::{ListenHost, limits};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::holder::overlap;
 
 /// Ports to pick from for port 0: below the kernel's range for outgoing connections, one of which could otherwise hold
 /// the port at the next start.
@@ -20,7 +27,20 @@ const PICK_ATTEMPTS: usize = 64;
 
 /// Listening sockets, at least one, all on the same port.
 #[derive(Debug)]
-pub(crate) struct Listeners(Vec<(SocketAddr, TcpListener)>);
+pub(crate) struct Listeners {
+    /// What they are all of the addresses of; `None` if they are of nothing that a service can be told.
+    place: Option<(ListenHost, u16)>,
+    sockets: Vec<(SocketAddr, TcpListener)>,
+}
+
+/// What listeners are opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be accepted from.
+    Use,
+    /// To be closed again.
+    Probe,
+}
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -41,43 +61,100 @@ pub(crate) enum BindError {
 impl Listeners {
     /// Binds every address of `host` that the machine has; the first must be one.
     pub(crate) fn bind(host: ListenHost, port: u16) -> Result<Self, BindError> {
+        Self::gather(host, port, listen)
+    }
+
+    /// The same while these are open: a socket that is on one of the addresses already is shared, and one that is only
+    /// in the way is not.
+    pub(crate) fn bind_beside(&self, host: ListenHost, port: u16) -> Result<Self, BindError> {
+        self.open_beside(host, port, Purpose::Use)
+    }
+
+    /// Could these be bound now?
+    pub(crate) fn probe_beside(&self, host: ListenHost, port: u16) -> Result<(), BindError> {
+        self.open_beside(host, port, Purpose::Probe).map(drop)
+    }
+
+    fn open_beside(&self, host: ListenHost, port: u16, purpose: Purpose) -> Result<Self, BindError> {
+        Self::gather(host, port, |address| {
+            if let Some(present) = self.on(address) {
+                return present.try_clone();
+            }
+            let in_the_way = self
+                .sockets
+                .iter()
+                .filter(|(held, _)| held.port() == port && overlap(held.ip(), address.ip()));
+            let in_the_way: Vec<_> = in_the_way.map(|(_, listener)| listener).collect();
+            if in_the_way.is_empty() {
+                listen(address)
+            } else {
+                beside::open(address, &in_the_way, purpose)
+            }
+        })
+    }
+
+    fn gather(
+        host: ListenHost,
+        port: u16,
+        mut listener_on: impl FnMut(SocketAddr) -> io::Result<TcpListener>,
+    ) -> Result<Self, BindError> {
         let mut bound = Vec::new();
         for ip in host.addresses() {
             let address = SocketAddr::new(ip, port);
-            match listen(address) {
+            match listener_on(address) {
                 Ok(listener) => bound.push((address, listener)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse(address)),
                 Err(error) if !bound.is_empty() && is_missing(&error) => {}
                 Err(source) => return Err(BindError::NotAvailable { address, source }),
             }
         }
-        Ok(Self(bound))
+        Ok(Self {
+            place: Some((host, port)),
+            sockets: bound,
+        })
     }
 
-    /// Those that a worker gave back, if they are the ones of `host` and `port`.
-    pub(crate) fn returned(listeners: Vec<(SocketAddr, TcpListener)>, host: ListenHost, port: u16) -> Option<Self> {
+    /// Those that a worker gave back, which may be the ones of `host` and `port`.
+    pub(crate) fn returned(sockets: Vec<(SocketAddr, TcpListener)>, host: ListenHost, port: u16) -> Self {
         let wanted = host.addresses();
-        let first = wanted.first()?;
-        let fits = listeners.first().is_some_and(|(address, _)| address.ip() == *first)
-            && listeners
+        let given = |ip: &IpAddr| sockets.iter().any(|(address, _)| address.ip() == *ip);
+        // What the machine does not have could not be bound either; asked without taking a port.
+        let complete = wanted.first().is_some_and(given)
+            && wanted
                 .iter()
-                .all(|(address, _)| address.port() == port && wanted.contains(&address.ip()));
-        fits.then_some(Self(listeners))
+                .all(|ip| given(ip) || UdpSocket::bind((*ip, 0)).is_err_and(|error| is_missing(&error)));
+        let no_more = sockets
+            .iter()
+            .all(|(address, _)| address.port() == port && wanted.contains(&address.ip()));
+        Self {
+            place: (complete && no_more).then_some((host, port)),
+            sockets,
+        }
+    }
+
+    /// Are they the ones of `host` and `port`?
+    pub(crate) fn is_at(&self, host: ListenHost, port: u16) -> bool {
+        self.place == Some((host, port))
+    }
+
+    fn on(&self, address: SocketAddr) -> Option<&TcpListener> {
+        let found = self.sockets.iter().find(|(held, _)| *held == address);
+        found.map(|(_, listener)| listener)
     }
 
     /// The addresses, in the order of [`Self::descriptors`].
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(|(address, _)| *address).collect()
+        self.sockets.iter().map(|(address, _)| *address).collect()
     }
 
     /// The sockets, to be lent.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.0.iter().map(|(_, listener)| listener.as_fd()).collect()
+        self.sockets.iter().map(|(_, listener)| listener.as_fd()).collect()
     }
 
-    /// Duplicates for a task of our own.
+    /// Duplicates for a task of our own, or to be lent.
     pub(crate) fn duplicates(&self) -> io::Result<Vec<TcpListener>> {
-        self.0.iter().map(|(_, listener)| listener.try_clone()).collect()
+        self.sockets.iter().map(|(_, listener)| listener.try_clone()).collect()
     }
 }
 
@@ -100,6 +177,14 @@ pub(crate) fn pick_port(host: ListenHost) -> Result<Option<u16>, BindError> {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket_for(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket for a listener on `address`, not bound yet.
+fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if matches!(address.ip(), IpAddr::V6(_)) {
         // `::` means all of IPv6; it does not take the port away from IPv4.
@@ -108,9 +193,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // Connections of an earlier run may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(limits::LISTEN_BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -145,10 +228,17 @@ mod tests {
             bound.addresses().into_iter().zip(sockets).collect::<Vec<_>>()
         };
         let (mine, other_port, other_host) = (duplicates, port + 1, ListenHost::parse("host", "::1").unwrap());
-        assert!(Listeners::returned(mine(), local(), port).is_some());
-        assert!(Listeners::returned(mine(), local(), other_port).is_none());
-        assert!(Listeners::returned(mine(), other_host, port).is_none());
-        assert!(Listeners::returned(Vec::new(), local(), port).is_none());
+        let is_at = |sockets, host, port| Listeners::returned(sockets, host, port).is_at(host, port);
+        assert!(is_at(mine(), local(), port));
+        assert!(!is_at(mine(), local(), other_port));
+        assert!(!is_at(mine(), other_host, port));
+        assert!(!is_at(Vec::new(), local(), port));
+        let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+        assert_eq!(
+            is_at(mine(), ListenHost::Localhost, port),
+            !has_ipv6,
+            "half of it is not it"
+        );
     }
 
     #[test]

@@ -22,10 +22,10 @@ const HEAD_MAX: usize = 16 * 1024;
 
 const BODY: &str = "503: this proxy's worker keeps failing; `proxyctl proxy get` says why.\n";
 
-/// Answers until it is dropped. The listeners themselves stay open.
+/// Lets clients in until it is dropped. The listeners themselves stay open.
 #[derive(Debug)]
 pub(super) struct Refuser {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Refuser {
@@ -35,7 +35,24 @@ impl Refuser {
         for listener in listeners.duplicates()? {
             tasks.spawn(accept(register(listener)?, permits.clone()));
         }
-        Ok(Self { _tasks: tasks })
+        Ok(Self { tasks })
+    }
+
+    /// Lets nobody in any more; its duplicates of the listeners are closed when this returns.
+    pub(super) async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Answers whoever waits in the queues of `listeners`, which let nobody in any more.
+pub(super) fn answer_waiting(listeners: &Listeners) {
+    for listener in listeners.duplicates().into_iter().flatten() {
+        while let Ok((client, _)) = listener.accept() {
+            let client = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
+            if let Ok(client) = client {
+                tokio::spawn(tokio::time::timeout(CLIENT_TIMEOUT, answer(client)));
+            }
+        }
     }
 }
 
@@ -44,12 +61,11 @@ fn register(listener: StdListener) -> std::io::Result<TcpListener> {
 }
 
 async fn accept(listener: TcpListener, permits: Arc<Semaphore>) {
-    let mut clients = JoinSet::new();
     while let Ok(permit) = permits.clone().acquire_owned().await {
-        while clients.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((client, _)) => {
-                clients.spawn(async move {
+                // It ends by itself soon; nobody is cut off because a worker comes back.
+                tokio::spawn(async move {
                     let _ = tokio::time::timeout(CLIENT_TIMEOUT, answer(client)).await;
                     drop(permit);
                 });

@@ -36,7 +36,7 @@ pub(crate) enum State {
     /// A worker of a former control plane runs; it is to dial and give its listeners back. `by` is `None` once it was
     /// killed because it did not.
     Adopting { by: Option<Instant> },
-    /// Waiting for its address. `boot`: retried until patience ends; `asked`: a caller waits.
+    /// Waiting for its address. `boot`: retried until patience ends, or for ever; `asked`: a caller waits.
     Binding {
         asked: Option<Asked>,
         boot: Option<BootRetry>,
@@ -76,6 +76,8 @@ pub(crate) struct Asked {
 pub(crate) struct BootRetry {
     since: Instant,
     attempt: u32,
+    /// Patience has ended, and the service is to wait on.
+    lasts: bool,
     retry_at: Option<Instant>,
 }
 
@@ -115,7 +117,7 @@ pub(crate) enum Event {
     Adopted { serving: Duration },
     /// It serves what is not to run any more.
     Unwanted { drain: Duration },
-    /// It serves, but not where the service is to listen now.
+    /// The worker serves, but not where the service is to listen now, and cannot move there.
     Misplaced { drain: Duration },
     /// It was told to drain before. `wanted`: the service is to run.
     FoundDraining { remaining: Duration, wanted: bool },
@@ -125,8 +127,8 @@ pub(crate) enum Event {
     Shutdown { drain: Duration },
     /// All of its listeners are bound.
     Bound,
-    /// At least one could not be.
-    BindFailed { jitter: f64 },
+    /// At least one could not be. `for_ever`: the service is to wait for it as long as it takes.
+    BindFailed { jitter: f64, for_ever: bool },
     /// The worker serves.
     Ready,
     /// The worker has finished open exchanges and will exit.
@@ -167,6 +169,8 @@ pub(crate) enum Action {
     Refuse,
     /// Clear `enabled` in the store: its address stayed taken through boot.
     Disable,
+    /// Tell that its address stayed taken through boot and is waited for.
+    WaitOn,
     /// Answer the caller that waits.
     Answer(Outcome),
 }
@@ -209,7 +213,11 @@ impl State {
     pub(crate) fn shown(&self) -> ServiceState {
         match self {
             Self::Stopped => ServiceState::Stopped,
-            Self::Failed { .. } => ServiceState::Failed,
+            Self::Failed { .. }
+            | Self::Binding {
+                asked: None,
+                boot: Some(BootRetry { lasts: true, .. }),
+            } => ServiceState::Failed,
             Self::Adopting { .. } | Self::Binding { .. } | Self::Starting { .. } => ServiceState::Starting,
             Self::Running { .. } | Self::Replacing { .. } => ServiceState::Running,
             Self::Draining { .. } => ServiceState::Draining,
@@ -270,15 +278,22 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         Event::Found
         | Event::Adopted { .. }
         | Event::Unwanted { .. }
-        | Event::Misplaced { .. }
         | Event::FoundDraining { .. }
         | Event::Stranger => adopt(state, event, now),
+        Event::Misplaced { drain } => match state {
+            State::Running { .. } => {
+                let (state, mut actions) = drain_then(Then::Boot, drain, now);
+                actions.push(Action::Release);
+                (state, actions)
+            }
+            other => (other, vec![]),
+        },
         Event::Bound => match state {
             State::Binding { asked, .. } => spawn(asked, Deaths::default(), now),
             other => (other, vec![]),
         },
-        Event::BindFailed { jitter } => match state {
-            State::Binding { asked, boot } => bind_failed(asked, boot, now, jitter),
+        Event::BindFailed { jitter, for_ever } => match state {
+            State::Binding { asked, boot } => bind_failed(asked, boot, for_ever, now, jitter),
             other => (other, vec![]),
         },
         Event::Ready => match state {
@@ -315,7 +330,6 @@ fn adopt(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
             (State::Running { since, deaths }, vec![])
         }
         (State::Adopting { .. }, Event::Unwanted { drain }) => drain_then(Then::Stop, drain, now),
-        (State::Adopting { .. }, Event::Misplaced { drain }) => drain_then(Then::Boot, drain, now),
         (State::Adopting { .. }, Event::FoundDraining { remaining, wanted }) => {
             let kill_at = now + remaining + EXIT_GRACE;
             if wanted {
@@ -346,6 +360,7 @@ fn boot(now: Instant) -> (State, Vec<Action>) {
     let boot = BootRetry {
         since: now,
         attempt: 0,
+        lasts: false,
         retry_at: None,
     };
     (
@@ -484,7 +499,13 @@ fn spawn(asked: Option<Asked>, deaths: Deaths, now: Instant) -> (State, Vec<Acti
     )
 }
 
-fn bind_failed(asked: Option<Asked>, boot: Option<BootRetry>, now: Instant, jitter: f64) -> (State, Vec<Action>) {
+fn bind_failed(
+    asked: Option<Asked>,
+    boot: Option<BootRetry>,
+    for_ever: bool,
+    now: Instant,
+    jitter: f64,
+) -> (State, Vec<Action>) {
     let mut actions = answer(asked, Outcome::BindFailed);
     let Some(boot) = boot else {
         let enabled = asked.is_some_and(|asked| asked.enabled);
@@ -497,13 +518,18 @@ fn bind_failed(asked: Option<Asked>, boot: Option<BootRetry>, now: Instant, jitt
             actions,
         );
     };
-    if now.duration_since(boot.since) >= BOOT_BIND_PATIENCE {
+    let lasts = now.duration_since(boot.since) >= BOOT_BIND_PATIENCE;
+    if lasts && !for_ever {
         actions.push(Action::Disable);
         return (State::Failed { refusing: false }, actions);
     }
+    if lasts && !boot.lasts {
+        actions.push(Action::WaitOn);
+    }
     let wait = backoff::delay(boot.attempt, BIND_RETRY_FIRST, BIND_RETRY_LONGEST, jitter);
     let boot = BootRetry {
-        attempt: boot.attempt + 1,
+        attempt: boot.attempt.saturating_add(1),
+        lasts,
         retry_at: Some(now + wait),
         ..boot
     };

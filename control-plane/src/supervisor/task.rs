@@ -7,6 +7,7 @@ mod actions;
 mod adoption;
 mod beside;
 mod generations;
+mod moving;
 mod overlap;
 mod raise;
 mod requests;
@@ -228,6 +229,7 @@ pub(super) async fn run(
             }
             Step::NoCallers => return,
         }
+        task.come_home().await;
         task.publish();
         if task.ending && task.state == State::Stopped && task.generations.is_empty() {
             for retiring in std::mem::take(&mut task.retiring) {

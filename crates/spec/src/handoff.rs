@@ -2,7 +2,8 @@
 //!
 //! It travels as JSON in the one message of a `SOCK_SEQPACKET` pair whose far end is the worker's standard input; the
 //! listeners' descriptors ride on the same message (SCM_RIGHTS), in the order of `listeners`. A worker gives them back
-//! to a control plane that adopts it by the same message, on the socket [`HANDOFF_SOCKET`].
+//! to a control plane that adopts it by the same message, on the socket [`HANDOFF_SOCKET`]. There it also gets those of a
+//! configuration that listens elsewhere: it sends the message without any, and one with the new ones comes back.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -13,7 +14,10 @@ use crate::{Account, Epoch, ServiceId};
 /// Version of the manifest that this build writes and reads.
 pub const HANDOFF_VERSION: u32 = 1;
 
-/// Name of the `SOCK_SEQPACKET` socket, beside the link's, on which workers give their listeners back.
+/// What a worker's build says that it can: listen elsewhere without being replaced.
+pub const FEATURE_LISTENERS: &str = "listeners";
+
+/// Name of the `SOCK_SEQPACKET` socket, beside the link's, on which workers give their listeners back and get others.
 pub const HANDOFF_SOCKET: &str = "handoff.sock";
 
 /// What a worker is given with its descriptors.

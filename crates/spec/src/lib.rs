@@ -11,15 +11,17 @@ mod host;
 mod ids;
 pub mod limits;
 mod names;
+mod port_conflict;
 pub mod reasons;
 mod sandbox;
 
 pub use capture::{CaptureSpec, RawCapture, SpoolFull};
 pub use features::FEATURE_OPEN_COUNTS;
-pub use handoff::{HANDOFF_SOCKET, HANDOFF_VERSION, Manifest};
+pub use handoff::{FEATURE_LISTENERS, HANDOFF_SOCKET, HANDOFF_VERSION, Manifest};
 pub use host::{HostPattern, ListenHost};
 pub use ids::{Epoch, EventId, ExchangeId, ServiceId, WorkspaceId};
 pub use names::{ServiceName, WorkspaceCode, check_description, check_title};
+pub use port_conflict::OnPortConflict;
 pub use sandbox::{Account, Sandbox};
 
 /// A field that was refused, and why.

@@ -45,7 +45,7 @@ reasons! {
     WORKER_BINARY_REFUSED "FAILED_PRECONDITION" 400 1 "The worker binary is none that this server can run; the message says why. Nothing changed.";
     ETAG_MISMATCH "ABORTED" 409 5 "Somebody changed the resource first; read it again.";
     WORKSPACE_NOT_EMPTY "FAILED_PRECONDITION" 409 5 "The workspace still has services; `force` removes them with it.";
-    RESTART_REQUIRED "FAILED_PRECONDITION" 409 5 "The change needs a stopped service: stop, update, start.";
+    RESTART_REQUIRED "FAILED_PRECONDITION" 409 5 "The proxy's worker is of an older build, which cannot do this live; restart the proxy first.";
     WORKER_REJECTED_CONFIG "FAILED_PRECONDITION" 400 2 "The worker refused the configuration; the field violations say why. Nothing changed.";
     WORKER_FAILED "UNAVAILABLE" 503 1 "The worker did not become ready; its last log lines are in the message.";
     SHUTTING_DOWN "UNAVAILABLE" 503 3 "The server is stopping.";

@@ -182,19 +182,18 @@ impl Faults {
                 }
             }
             Fault::CutLink => link::cut(stage.world.pid()),
-            Fault::FillDisk => match &self.disk {
-                Some(disk) => {
+            Fault::FillDisk => {
+                if let Some(disk) = &self.disk {
                     let full = disk.fill();
                     away(dice, FROZEN_MS);
                     drop(full);
                     thread::sleep(DISK_TRIED_AGAIN);
-                }
-                None => {
+                } else {
                     update(stage, "--spool-limit", SPOOL_MIN);
                     away(dice, FROZEN_MS);
                     update(stage, "--spool-limit", SPOOL_USUAL);
                 }
-            },
+            }
             Fault::Update => {
                 self.limit += 1;
                 update(stage, "--capture-limit", &self.limit.to_string());

@@ -31,9 +31,9 @@ const ANSWERS: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_secs(1);
 /// Resident memory that no process may exceed, MiB: what issue 3 gives a worker with 1 GiB in its spool.
 const MEMORY: u64 = 150;
-/// Connections to the database at once: sixteen of the control plane's pool, ingest's, the lease's, and as many that
-/// were given up and that the hanging database has not closed.
-const CONNECTIONS: u64 = 36;
+/// Connections to the database at once, also those that were given up and wait in its queue until it goes on: the private
+/// server's `max_connections`. More would be refused then, and with them some that are wanted.
+const CONNECTIONS: u64 = 64;
 /// Attempts to connect in a second, at most.
 const ATTEMPTS: u64 = 4;
 
@@ -204,7 +204,7 @@ impl OutagePlan {
         if let Some(attempts) = seen.attempts {
             lines.extend([
                 Line::at_most(
-                    "connections to the database at once, most",
+                    "connections to the database at once, also given up, most",
                     CONNECTIONS,
                     most.connections as u64,
                     "",

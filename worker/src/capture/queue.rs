@@ -6,6 +6,7 @@
 //! What is on disk and too far from being sent is not kept in memory: the sender has it read back when its turn comes.
 
 mod batch;
+mod pace;
 mod state;
 
 use std::{
@@ -241,6 +242,10 @@ impl Queue {
                 Next::Send(batch) => return Some(batch),
                 Next::Wait => self.ready.notified().await,
                 Next::Gather => hurry = tokio::time::timeout(PATIENCE, self.ready.notified()).await.is_err(),
+                Next::Rest(until) => {
+                    // Whoever takes its place wakes it.
+                    let _ = tokio::time::timeout_at(until, self.ready.notified()).await;
+                }
                 Next::Read { from, to } => self.read_back(sender, from, to).await,
                 Next::Replaced => {
                     // It may have taken the wake-up that was meant for its successor.
@@ -263,11 +268,12 @@ impl Queue {
     pub(crate) fn ack(&self, next_seq: u64) -> Result<(), AckError> {
         let mut state = lock(&self.state);
         state.check(next_seq)?;
-        self.drop_below(&mut state, next_seq);
+        let committed = self.take_below(&mut state, next_seq);
         if state.wake_at.take().is_some() {
             self.ready.notify_one();
         }
         drop(state);
+        drop(committed);
         self.committed(next_seq);
         Ok(())
     }
@@ -278,12 +284,13 @@ impl Queue {
         let next_seq = state.within(next_seq);
         state.check(next_seq)?;
         state.put_back(next_seq);
-        self.drop_below(&mut state, next_seq);
+        let committed = self.take_below(&mut state, next_seq);
         let cut = state.cut_front(next_seq);
         self.bytes.fetch_sub(cut, Relaxed);
         state.sender.0 += 1;
         let sender = state.sender;
         drop(state);
+        drop(committed);
         self.ready.notify_waiters();
         self.committed(next_seq);
         Ok(sender)
@@ -296,12 +303,17 @@ impl Queue {
         self.freed.notify_waiters();
     }
 
-    fn drop_below(&self, state: &mut MutexGuard<'_, State>, next_seq: u64) {
+    /// Takes out what is committed. To be let go without the lock: it may be the last of a whole segment that was read
+    /// back, and recorders wait for the lock.
+    fn take_below(&self, state: &mut MutexGuard<'_, State>, next_seq: u64) -> Vec<Batch> {
+        let mut committed = Vec::new();
         while let Some(batch) = state.pop_below(next_seq) {
             self.bytes.fetch_sub(batch.unsaved(), Relaxed);
             self.bulk.fetch_sub(batch.bulk, Relaxed);
+            committed.push(batch);
         }
         state.acked = next_seq;
+        committed
     }
 
     /// Waits for frames to write; those of the open batch are copied into `copy`. `None` once the queue is closed and

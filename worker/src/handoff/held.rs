@@ -1,10 +1,10 @@
-//! The listening sockets as they were handed over, kept to be given back: a control plane that comes after the one that
-//! bound them has none of its own.
+//! The listening sockets that are in use, kept to be given back: a control plane that comes after the one that bound them
+//! has none of its own. On the same socket a worker asks for those of a configuration that listens elsewhere.
 
 use std::{
     io::{self, IoSlice},
     net::TcpListener,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, RawFd},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,6 +12,8 @@ use std::{
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use proxyplane_spec::{HANDOFF_SOCKET, Manifest};
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{HandoffError, receive};
 
 /// For the control plane to take the message. It accepts at once, or it is going away.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,22 +47,50 @@ impl Held {
         let Some(listeners) = duplicates.transpose()? else {
             return Ok(false);
         };
+        self.send(&listeners)?;
+        Ok(true)
+    }
+
+    /// The listeners that the control plane has for the configuration that it asks us to build. Blocks.
+    pub(crate) fn ask_for_next(&self) -> Result<Vec<TcpListener>, HandoffError> {
+        // A manifest without listeners asks for some.
+        let socket = self.send(&[])?;
+        Ok(receive(socket.as_fd())?.listeners)
+    }
+
+    /// `listeners` are in use now. Answers those that were until now; none, with all closed, if nobody new is to be
+    /// served any more.
+    pub(crate) fn replace(&self, listeners: Vec<TcpListener>) -> Vec<TcpListener> {
+        let mut held = self.lock();
+        match held.as_mut() {
+            Some(held) => std::mem::replace(held, listeners),
+            None => Vec::new(),
+        }
+    }
+
+    /// Sends the manifest with these listeners on a connection of its own.
+    fn send(&self, listeners: &[TcpListener]) -> io::Result<Socket> {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.connect(&SockAddr::unix(self.manifest.link.with_file_name(HANDOFF_SOCKET))?)?;
-        let text = serde_json::to_vec(&self.manifest)?;
+        let addresses: io::Result<_> = listeners.iter().map(TcpListener::local_addr).collect();
+        let text = serde_json::to_vec(&Manifest {
+            listeners: addresses?,
+            ..self.manifest.clone()
+        })?;
         let raw: Vec<RawFd> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
+        let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
             &[IoSlice::new(&text)],
-            &rights,
+            rights,
             MsgFlags::MSG_NOSIGNAL,
             None,
         )?;
         // A packet goes whole or not at all.
         debug_assert_eq!(sent, text.len());
-        Ok(true)
+        Ok(socket)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<TcpListener>>> {
@@ -70,11 +100,9 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
-
     use proxyplane_spec::{Epoch, HANDOFF_VERSION, ServiceId};
 
-    use super::{super::receive, *};
+    use super::*;
 
     #[test]
     fn listeners_are_given_back_until_they_are_closed() {

@@ -21,7 +21,8 @@ pub(super) fn build(config: wire::WorkerConfig, authority: Arc<Authority>) -> Re
         let description = format!("this worker's build lacks '{missing}'; upgrade the worker");
         return Err(vec![Violation::new("required_features", description)]);
     }
-    let control_addresses = addresses(&config.control_addresses).map_err(|violation| vec![violation])?;
+    let control_addresses =
+        addresses("control_addresses", &config.control_addresses).map_err(|violation| vec![violation])?;
     let capture = config.capture.unwrap_or_default();
     let spool_full = match capture.spool_full() {
         wire::SpoolFull::Block => SpoolFull::Block,
@@ -57,13 +58,14 @@ pub(super) fn to_wire(violations: Vec<Violation>) -> Vec<wire::FieldViolation> {
         .collect()
 }
 
-fn addresses(texts: &[String]) -> Result<Vec<SocketAddr>, Violation> {
+/// `ip:port` each; `field` is whose they are.
+pub(super) fn addresses(field: &str, texts: &[String]) -> Result<Vec<SocketAddr>, Violation> {
     texts
         .iter()
         .enumerate()
         .map(|(index, text)| {
             text.parse()
-                .map_err(|_| Violation::new(format!("control_addresses[{index}]"), "must be ip:port"))
+                .map_err(|_| Violation::new(format!("{field}[{index}]"), "must be ip:port"))
         })
         .collect()
 }

@@ -1,5 +1,6 @@
 //! The Session: configuration and orders down; readiness, statistics and live updates up.
 
+mod change;
 mod connection;
 mod reporter;
 
@@ -19,11 +20,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::connection::{Connection, SessionError};
-use self::reporter::Reporter;
+use self::{change::Staged, reporter::Reporter};
 use super::{Link, configure};
 use crate::{
     alarms::{self, LOCAL},
     handoff::Held,
+    listener::DataPlane,
     service::{Service, ServiceConfig},
     tls::{Authority, AuthorityError, Identity},
 };
@@ -50,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) updates: mpsc::Receiver<Bytes>,
     /// What a control plane that adopts this worker wants back.
     pub(crate) held: Arc<Held>,
+    /// Accepts elsewhere when a configuration says so.
+    pub(crate) data_plane: Arc<DataPlane>,
     /// For its uptime.
     pub(crate) serving_since: Instant,
     pub(crate) deadline: Deadline,
@@ -211,16 +215,16 @@ impl Session {
         &mut self,
         message: Down,
         connection: &mut Connection,
-        staged: &mut Option<ServiceConfig>,
+        staged: &mut Option<Staged>,
         reporter: &mut Reporter,
     ) -> Result<(), SessionError> {
         match message {
             Down::Stage(config) => {
-                let answer = self.stage(config, staged);
+                let answer = self.stage(config, staged).await;
                 connection.send(answer).await
             }
             Down::Activate(wire::Activate { revision }) => {
-                let answer = self.activate(revision, staged);
+                let answer = self.activate(revision, staged).await;
                 connection.send(answer).await
             }
             Down::ReportStats(wire::ReportStats {}) => {
@@ -268,42 +272,6 @@ impl Session {
         Some(Up::Draining(wire::Draining {
             remaining_ms: u64::try_from(remaining).unwrap_or(u64::MAX),
         }))
-    }
-
-    fn stage(&self, config: wire::WorkerConfig, staged: &mut Option<ServiceConfig>) -> Up {
-        let revision = config.revision;
-        match configure::build(config, self.service.config().tls.authority()) {
-            Ok(config) => {
-                *staged = Some(config);
-                Up::Staged(wire::Staged { revision })
-            }
-            Err(violations) => {
-                *staged = None;
-                Up::Rejected(wire::Rejected {
-                    revision,
-                    violations: configure::to_wire(violations),
-                })
-            }
-        }
-    }
-
-    /// Activating what is in force already is no error: the first answer may have been lost.
-    fn activate(&self, revision: i64, staged: &mut Option<ServiceConfig>) -> Up {
-        if let Some(config) = staged.take_if(|config| config.revision == revision) {
-            // The authority may have been renewed between the two.
-            config.tls.replace_authority(self.service.config().tls.authority());
-            self.service.apply(config);
-            tracing::info!(revision, "configuration in force");
-        }
-        if self.service.config().revision == revision {
-            Up::Applied(wire::Applied { revision })
-        } else {
-            let violation = Violation::new("revision", "was not staged on this connection");
-            Up::Rejected(wire::Rejected {
-                revision,
-                violations: configure::to_wire(vec![violation]),
-            })
-        }
     }
 
     fn renewed(&self, certificates: &wire::Certificates) {

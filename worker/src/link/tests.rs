@@ -172,6 +172,22 @@ async fn a_change_that_cannot_be_built_is_rejected_with_its_fields() {
 }
 
 #[tokio::test]
+async fn listeners_that_do_not_come_are_a_refusal_and_the_old_ones_are_served() {
+    let mut stage = Stage::set();
+    let _worker = stage.start_worker();
+    let mut session = stage.ready().await;
+    for listeners in [vec!["127.0.0.1:1".to_owned()], vec!["nowhere".to_owned()]] {
+        let elsewhere = wire::WorkerConfig { listeners, ..config(2) };
+        session.order(Down::Stage(elsewhere)).await;
+        assert!(matches!(session.answer().await, Up::Rejected(rejected)
+            if rejected.revision == 2 && rejected.violations[0].field.starts_with("listeners")));
+        session.order(Down::Activate(wire::Activate { revision: 2 })).await;
+        assert!(matches!(session.answer().await, Up::Rejected(_)));
+    }
+    stage.one_exchange().await;
+}
+
+#[tokio::test]
 async fn statistics_come_when_asked_for_and_when_they_change() {
     let mut stage = Stage::set();
     let _worker = stage.start_worker();

@@ -68,7 +68,7 @@ pub async fn connect(service: &Service, host: &str, port: u16) -> Result<Connect
     let config = service.config();
     if addresses
         .iter()
-        .any(|&a| loops::leads_to(a, service.listeners()) || loops::leads_to(a, &config.control_addresses))
+        .any(|&a| loops::leads_to(a, &service.listeners()) || loops::leads_to(a, &config.control_addresses))
     {
         let detail = "the request leads back to this proxy or to its control plane";
         return Err(DialError {

@@ -36,6 +36,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), E
         workspace_id,
         name: name.to_owned(),
         kind: ProxyKind::Capture.into(),
+        on_port_conflict: settings.on_port_conflict().unwrap_or_default().into(),
         verbose: settings.verbose(),
         log_out_of_scope: settings.log_out_of_scope(),
         host: settings.host.unwrap_or_default(),

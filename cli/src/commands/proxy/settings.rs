@@ -13,9 +13,13 @@ pub(super) struct Settings {
     /// Address to listen on, or 'localhost' for every loopback address (127.0.0.1 unless given).
     #[arg(long, value_name = "HOST")]
     pub(super) host: Option<String>,
-    /// Port to listen on; 0 picks a free one (which is what create does unless given).
+    /// Port to listen on; create picks a free one unless given, or for 0. A running proxy moves there without a restart.
     #[arg(long, value_name = "PORT")]
     pub(super) port: Option<u16>,
+    /// What happens when the port is still taken 30 s after the server came up: disable the proxy, or keep trying
+    /// (disable unless given).
+    #[arg(long, value_name = "WHAT")]
+    on_port_conflict: Option<OnPortConflict>,
     /// Write a log line per exchange (the default).
     #[arg(long, overrides_with = "no_verbose")]
     verbose: bool,
@@ -69,7 +73,20 @@ enum SpoolFull {
     Block,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnPortConflict {
+    Disable,
+    Retry,
+}
+
 impl Settings {
+    pub(super) fn on_port_conflict(&self) -> Option<v1::OnPortConflict> {
+        self.on_port_conflict.map(|given| match given {
+            OnPortConflict::Disable => v1::OnPortConflict::Disable,
+            OnPortConflict::Retry => v1::OnPortConflict::Retry,
+        })
+    }
+
     /// `--verbose`, `--no-verbose` or neither.
     pub(super) fn verbose(&self) -> Option<bool> {
         switch(self.verbose, self.no_verbose)

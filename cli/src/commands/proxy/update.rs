@@ -71,10 +71,12 @@ fn change(arguments: Arguments, id: String) -> Result<(ProxyService, Vec<String>
     let settings = arguments.settings;
     let (capture, mut paths) = settings.capture()?;
     let (verbose, log_out_of_scope) = (settings.verbose(), settings.log_out_of_scope());
+    let on_port_conflict = settings.on_port_conflict();
     let given = [
         ("name", arguments.rename.is_some()),
         ("host", settings.host.is_some()),
         ("port", settings.port.is_some()),
+        ("on_port_conflict", on_port_conflict.is_some()),
         ("verbose", verbose.is_some()),
         ("log_out_of_scope", log_out_of_scope.is_some()),
     ];
@@ -84,6 +86,7 @@ fn change(arguments: Arguments, id: String) -> Result<(ProxyService, Vec<String>
         name: arguments.rename.unwrap_or_default(),
         host: settings.host.unwrap_or_default(),
         port: settings.port.unwrap_or(0).into(),
+        on_port_conflict: on_port_conflict.unwrap_or_default().into(),
         verbose: verbose.unwrap_or_default(),
         log_out_of_scope: log_out_of_scope.unwrap_or_default(),
         capture: Some(capture),

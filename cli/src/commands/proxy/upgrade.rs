@@ -136,7 +136,7 @@ async fn all(context: &Context, arguments: &Arguments) -> Result<(), Error> {
 /// Which were done, which not.
 fn tell(results: &[Upgraded]) {
     let count = |outcome| results.iter().filter(|result| result.outcome == outcome).count();
-    let mut summary = format!("{} upgraded", count(Outcome::Upgraded));
+    let mut parts = vec![format!("{} upgraded", count(Outcome::Upgraded))];
     for (outcome, what) in [
         (Outcome::NotRunning, "not running"),
         (Outcome::Failed, "failed"),
@@ -148,8 +148,8 @@ fn tell(results: &[Upgraded]) {
             .map(|result| format!("{}/{}", result.workspace, result.name))
             .collect();
         if !named.is_empty() {
-            summary.push_str(&format!("; {what}: {}", named.join(", ")));
+            parts.push(format!("{what}: {}", named.join(", ")));
         }
     }
-    output::talk(&summary);
+    output::talk(&parts.join("; "));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proxyplane_proto::v1;
-use proxyplane_spec::{CaptureSpec, RawCapture, ServiceId, SpoolFull, Violation, WorkspaceId};
+use proxyplane_spec::{CaptureSpec, OnPortConflict, RawCapture, ServiceId, SpoolFull, Violation, WorkspaceId};
 use uuid::Uuid;
 
 use super::{Fields, id, optional_id, page, timestamp};
@@ -28,6 +28,7 @@ pub(in crate::api) fn proxy(Proxy { row, status, stored }: Proxy) -> v1::ProxySe
         kind: kind(row.kind).into(),
         host: row.host.to_string(),
         port: row.port.into(),
+        on_port_conflict: on_port_conflict(row.on_port_conflict).into(),
         verbose: row.verbose,
         log_out_of_scope: row.log_out_of_scope,
         enabled: row.enabled,
@@ -42,6 +43,21 @@ pub(in crate::api) fn proxy(Proxy { row, status, stored }: Proxy) -> v1::ProxySe
 fn kind(kind: ServiceKind) -> v1::ProxyKind {
     match kind {
         ServiceKind::Capture => v1::ProxyKind::Capture,
+    }
+}
+
+/// What happens when a port stays taken.
+pub(super) fn on_port_conflict(value: OnPortConflict) -> v1::OnPortConflict {
+    match value {
+        OnPortConflict::Disable => v1::OnPortConflict::Disable,
+        OnPortConflict::Retry => v1::OnPortConflict::Retry,
+    }
+}
+
+fn parse_on_port_conflict(value: v1::OnPortConflict) -> OnPortConflict {
+    match value {
+        v1::OnPortConflict::Retry => OnPortConflict::Retry,
+        v1::OnPortConflict::Unspecified | v1::OnPortConflict::Disable => OnPortConflict::Disable,
     }
 }
 
@@ -154,6 +170,7 @@ pub(in crate::api) fn new(request: v1::CreateProxyServiceRequest) -> Result<NewP
     }
     let new = NewProxy {
         workspace_id: workspace_id.unwrap_or(WorkspaceId(Uuid::nil())),
+        on_port_conflict: parse_on_port_conflict(request.on_port_conflict()),
         name: request.name,
         host: request.host,
         port: request.port,
@@ -175,6 +192,7 @@ pub(in crate::api) fn update(request: v1::UpdateProxyServiceRequest) -> Result<U
     let id = fields.take(id("proxy_service.id", &proxy.id));
     let update = UpdateProxy {
         id: id.unwrap_or(ServiceId(Uuid::nil())),
+        on_port_conflict: parse_on_port_conflict(proxy.on_port_conflict()),
         name: proxy.name,
         host: proxy.host,
         port: proxy.port,

@@ -39,6 +39,7 @@ pub(in crate::api) fn whole(row: RevisionRow, held: Configuration) -> v1::ProxyS
         name: held.name.as_str().to_owned(),
         host: held.host.to_string(),
         port: held.port.into(),
+        on_port_conflict: proxies::on_port_conflict(held.on_port_conflict).into(),
         verbose: held.verbose,
         log_out_of_scope: held.log_out_of_scope,
         extra_ca: certificates(&held.spec.extra_ca_pem),

@@ -11,7 +11,10 @@ const KILL: Event = Event::Exited {
     killed: true,
     jitter: 0.5,
 };
-const NO_BIND: Event = Event::BindFailed { jitter: 0.5 };
+const NO_BIND: Event = Event::BindFailed {
+    jitter: 0.5,
+    for_ever: false,
+};
 
 /// A service under test, with a clock that is moved by hand.
 struct Service {
@@ -317,6 +320,43 @@ fn a_port_taken_at_boot_is_retried_then_the_service_is_disabled() {
 }
 
 #[test]
+fn a_port_taken_at_boot_is_tried_for_ever_if_the_service_says_so() {
+    let mut service = Service::new();
+    let since = service.now;
+    let no_bind = Event::BindFailed {
+        jitter: 0.5,
+        for_ever: true,
+    };
+    service.does(Event::Boot);
+    while service.now - since < BOOT_BIND_PATIENCE {
+        assert_eq!(service.does(no_bind), []);
+        assert_eq!(service.shows(), ServiceState::Starting);
+        assert_eq!(service.falls_due(), [Action::Bind]);
+    }
+    assert_eq!(service.does(no_bind), [Action::WaitOn], "told once");
+    for _ in 0..100 {
+        assert_eq!(service.shows(), ServiceState::Failed);
+        assert_eq!(service.falls_due(), [Action::Bind]);
+        assert_eq!(service.does(no_bind), []);
+    }
+    service.falls_due();
+    assert_eq!(
+        service.does(NO_BIND),
+        [Action::Disable],
+        "it may be told otherwise meanwhile"
+    );
+
+    let mut service = Service::new();
+    service.does(Event::Boot);
+    service.pass(BOOT_BIND_PATIENCE);
+    service.does(no_bind);
+    service.falls_due();
+    assert_eq!(service.does(Event::Bound), [Action::Spawn]);
+    service.does(Event::Ready);
+    assert_eq!(service.shows(), ServiceState::Running);
+}
+
+#[test]
 fn a_start_while_boot_waits_for_the_port_tries_at_once_and_boot_goes_on() {
     let mut service = Service::new();
     service.does(Event::Boot);
@@ -394,9 +434,12 @@ fn a_found_worker_of_what_is_not_to_run_is_drained_and_stays_away() {
 }
 
 #[test]
-fn a_found_worker_that_listens_elsewhere_is_drained_and_followed_by_another() {
+fn a_worker_that_listens_elsewhere_and_cannot_move_is_drained_and_followed_by_another() {
+    let misplaced = Event::Misplaced { drain: DRAIN };
     let mut service = found();
-    assert_eq!(service.does(Event::Misplaced { drain: DRAIN }), [Action::Drain(DRAIN)]);
+    assert_eq!(service.does(misplaced), [], "nobody knows yet where it listens");
+    let mut service = Service::running();
+    assert_eq!(service.does(misplaced), [Action::Drain(DRAIN), Action::Release]);
     assert_eq!(service.does(DEATH), [Action::Bind]);
     assert_eq!(service.does(Event::Bound), [Action::Spawn]);
 }

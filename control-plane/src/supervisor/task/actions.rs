@@ -3,7 +3,7 @@
 use std::io;
 
 use proxyplane_proto::worker::{self, Capture, WorkerConfig};
-use proxyplane_spec::SpoolFull;
+use proxyplane_spec::{OnPortConflict, SpoolFull};
 
 use super::{Task, Worker, address_error};
 use crate::{
@@ -63,6 +63,7 @@ impl Task {
             }
             Action::Refuse => self.refuse(),
             Action::Disable => self.disable().await,
+            Action::WaitOn => self.raise_address_waited_for(),
         }
         None
     }
@@ -73,10 +74,10 @@ impl Task {
         }
         if !self.shared.may_bind().await {
             self.bind_error = Some(LifecycleError::ShuttingDown);
-            return Event::BindFailed { jitter: rand::random() };
+            return self.bind_failed();
         }
         let Some(row) = &self.row else {
-            return Event::BindFailed { jitter: rand::random() };
+            return self.bind_failed();
         };
         let (host, port) = (row.host, row.port);
         match Listeners::bind(host, port) {
@@ -90,8 +91,16 @@ impl Task {
                 self.seen.last_error = error.to_string();
                 self.raise_address_taken();
                 self.bind_error = Some(error);
-                Event::BindFailed { jitter: rand::random() }
+                self.bind_failed()
             }
+        }
+    }
+
+    fn bind_failed(&self) -> Event {
+        let setting = self.row.as_ref().map(|row| row.on_port_conflict);
+        Event::BindFailed {
+            jitter: rand::random(),
+            for_ever: setting == Some(OnPortConflict::Retry),
         }
     }
 
@@ -236,5 +245,6 @@ pub(in crate::supervisor) fn worker_config(shared: &Shared, row: &ServiceRow) ->
             .iter()
             .map(ToString::to_string)
             .collect(),
+        listeners: Vec::new(),
     }
 }

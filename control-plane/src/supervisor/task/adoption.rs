@@ -58,12 +58,8 @@ impl Task {
         let (State::Adopting { .. }, Some(row)) = (&self.state, &self.row) else {
             return None;
         };
-        let Some(listeners) = Listeners::returned(returned, row.host, row.port) else {
-            tracing::warn!(service = %self.id, "a former worker listens elsewhere; replacing it");
-            return Some(Event::Misplaced {
-                drain: self.shared.options.drain_timeout,
-            });
-        };
+        // Moved while there was no control plane, or when one died: as soon as it is adopted it follows.
+        let listeners = Listeners::returned(returned, row.host, row.port);
         let pid = worker.process.pid;
         self.listeners = Some(listeners);
         self.log.note(&format!("worker {pid} adopted"));

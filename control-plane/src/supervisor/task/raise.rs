@@ -63,6 +63,11 @@ impl Task {
         LifecycleError::Invalid(violations)
     }
 
+    pub(super) fn raise_address_waited_for(&self) {
+        self.events()
+            .port_conflict_waited_for(self.subject(), &self.seen.last_error);
+    }
+
     pub(super) fn events(&self) -> &Events {
         &self.shared.options.events
     }

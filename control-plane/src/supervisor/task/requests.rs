@@ -2,14 +2,14 @@
 
 use std::{future::Future, time::Duration};
 
-use super::{Answer, Command, Task, Update, Waiting, actions::worker_config, address_error};
+use super::{Answer, Command, Task, Update, Waiting, actions::worker_config};
 use crate::{
     link::{ChangeError, Counters},
     store::{self, StoreError, services::ServiceRow},
     supervisor::{
         certificates,
         error::LifecycleError,
-        listeners, spool_dir,
+        spool_dir,
         state::{Asked, Conflict, Event, Request, State},
     },
 };
@@ -153,7 +153,7 @@ impl Task {
         let before = self.found(before)?;
         let etag = update.etag.as_deref();
         let row = in_time(store::services::update(&mut transaction, self.id, etag, &update.change)).await?;
-        self.check_address(&before, &row).await?;
+        let moves = self.check_address(&before, &row, update.validate_only).await?;
         let config = worker_config(&self.shared, &row);
         if let Some(worker) = &self.worker {
             let staged = worker.link.stage(config.clone()).await;
@@ -166,43 +166,33 @@ impl Task {
             // Dropping the transaction undoes it; the worker holds what was staged until the next change.
             return Ok(row);
         }
-        in_time(async { Ok(transaction.commit().await?) }).await?;
+        let next = if moves {
+            // Bound once everything else is found good: what listens lets clients in.
+            let next = self.prepare_move(&row, &config).await;
+            Some(next.inspect_err(|_| self.give_up_move())?)
+        } else {
+            None
+        };
+        let committed = in_time(async { Ok(transaction.commit().await?) }).await;
+        committed.inspect_err(|_| self.give_up_move())?;
         self.row = Some(row.clone());
-        if let Some(worker) = &self.worker {
-            if let Err(error) = worker.link.activate(config).await {
-                // It is stored, so it has to come into force: by a new worker, if this one does not answer.
-                self.overdue = Some("did not put a stored change in force".to_owned());
-                worker.process.kill();
-                tracing::warn!(service = %self.id, ?error, "a stored change was not put in force; replacing the worker");
-                let detail = "the change is stored, but its worker did not put it in force; a new one will".to_owned();
-                return Err(LifecycleError::WorkerFailed {
-                    detail,
-                    log: Vec::new(),
-                });
-            }
-            self.seen.applied = Some((row.revision, crate::clock::now()));
+        let in_force = match next {
+            Some(next) => self.make_move(next, config).await,
+            None => self.activate(config).await,
+        };
+        if let Err(error) = in_force {
+            // It is stored, so it has to come into force.
+            tracing::warn!(service = %self.id, ?error, "a stored change was not put in force; replacing the worker");
+            let detail = "the change is stored, but its worker did not put it in force; a new one will".to_owned();
+            return Err(LifecycleError::WorkerFailed {
+                detail,
+                log: Vec::new(),
+            });
         }
         Ok(row)
     }
 
-    /// A new address needs a service without listeners, and must be free.
-    async fn check_address(&self, before: &ServiceRow, row: &ServiceRow) -> Result<(), LifecycleError> {
-        if (row.host, row.port) == (before.host, before.port) {
-            return Ok(());
-        }
-        if self.listeners.is_some() {
-            return Err(LifecycleError::RestartRequired);
-        }
-        match listeners::probe(row.host, row.port) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let holder = self.shared.holder(row.host, row.port, Some(self.id)).await;
-                Err(address_error(&error, row.host, holder))
-            }
-        }
-    }
-
-    fn change_failed(&mut self, error: ChangeError) -> LifecycleError {
+    pub(super) fn change_failed(&mut self, error: ChangeError) -> LifecycleError {
         let failed = |detail: &str| LifecycleError::WorkerFailed {
             detail: detail.to_owned(),
             log: Vec::new(),

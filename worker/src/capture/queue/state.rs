@@ -10,10 +10,12 @@ use proxyplane_record::{
     segment::{Counts, Run},
 };
 use proxyplane_spec::limits;
+use tokio::time::Instant;
 
 use super::{
     Take,
     batch::{Batch, Saved},
+    pace::Pace,
 };
 use crate::capture::block::{Block, Blocks};
 
@@ -84,6 +86,8 @@ pub(super) struct State {
     /// Bytes on their way, and bytes kept beside what is on disk.
     window: usize,
     kept: usize,
+    /// Of what was read back.
+    pace: Pace,
     /// What another instance left: the database may know of records that never came to disk.
     recovered: bool,
 }
@@ -95,6 +99,8 @@ pub(super) enum Next {
     Wait,
     /// Wait to be woken, but not for long.
     Gather,
+    /// Wait until then: what waited on disk is not urgent.
+    Rest(Instant),
     /// Have these records read back from disk.
     Read {
         from: u64,
@@ -130,6 +136,7 @@ impl Default for State {
             closing: false,
             window: limits::RECORD_WINDOW_BYTES,
             kept: KEPT,
+            pace: Pace::default(),
             recovered: false,
         }
     }
@@ -261,6 +268,9 @@ impl State {
             return Next::Read { from, to };
         }
         if let Some(batch) = self.ahead.front().cloned() {
+            if let Some(until) = self.pace.rest(Instant::now()) {
+                return Next::Rest(until);
+            }
             return self.send(batch, true);
         }
         let closed = self.sent < self.batches.len();
@@ -303,6 +313,9 @@ impl State {
         }
         if ahead {
             self.ahead.pop_front();
+            let records = batch.next - batch.first;
+            self.pace
+                .sent(Instant::now(), records, batch.frames.len(), self.next_seq);
             self.bytes += batch.frames.len();
             self.batches.insert(self.sent, batch.clone());
         }

@@ -1,0 +1,103 @@
+//! How fast records are sent that waited on disk: what is passing through meanwhile comes first.
+//!
+//! As fast as they are taken, records that are read back keep Postgres, the control plane and the link busy without a
+//! pause, and on a machine with few cores each request then waits for one of them, on every hop.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Records a second, of small ones.
+const RECORDS: f64 = 17_000.0;
+/// Bytes a second, of large ones.
+const BYTES: f64 = 64.0 * 1024.0 * 1024.0;
+/// At least this many times what comes in is sent: however much that is, what waits becomes less.
+const GAIN: f64 = 2.0;
+/// How much may be sent at once, after a pause too.
+const BURST: Duration = Duration::from_millis(10);
+/// Between two looks at how much comes in.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Paces one sender.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When what was sent is paid for.
+    due: Option<Instant>,
+    /// When was looked at what comes in, what the next number was then, and how many came a second before.
+    looked: Option<(Instant, u64)>,
+    arrivals: f64,
+}
+
+impl Pace {
+    /// Until when the next batch has to wait.
+    pub(super) fn rest(&self, now: Instant) -> Option<Instant> {
+        self.due
+            .and_then(|due| due.checked_sub(BURST))
+            .filter(|until| *until > now)
+    }
+
+    /// A batch is sent; `next_seq` is the number that the next new record gets.
+    pub(super) fn sent(&mut self, now: Instant, records: u64, bytes: usize, next_seq: u64) {
+        self.look(now, next_seq);
+        let (records, bytes) = (records as f64, bytes as f64);
+        let mut takes = records / RECORDS + bytes / BYTES;
+        if self.arrivals > 0.0 {
+            takes = takes.min(records / (self.arrivals * GAIN));
+        }
+        let due = self.due.map_or(now, |due| due.max(now));
+        self.due = Some(due + Duration::from_secs_f64(takes));
+    }
+
+    fn look(&mut self, now: Instant, next_seq: u64) {
+        let Some((at, seq)) = self.looked else {
+            self.looked = Some((now, next_seq));
+            return;
+        };
+        let since = now.saturating_duration_since(at);
+        if since >= LOOK {
+            self.arrivals = next_seq.saturating_sub(seq) as f64 / since.as_secs_f64();
+            self.looked = Some((now, next_seq));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long it takes until `batches` of 100 records of `size` bytes each are sent while `arrivals` a second come in.
+    fn time_for(batches: u64, size: usize, arrivals: f64) -> f64 {
+        let (mut pace, begin) = (Pace::default(), Instant::now());
+        let mut now = begin;
+        for _ in 0..batches {
+            now = pace.rest(now).unwrap_or(now);
+            let new = now.duration_since(begin).as_secs_f64() * arrivals;
+            pace.sent(now, 100, 100 * size, new as u64);
+        }
+        now.duration_since(begin).as_secs_f64()
+    }
+
+    #[test]
+    fn what_waited_is_sent_at_a_steady_rate() {
+        let small = time_for(1_000, 0, 0.0);
+        assert!((5.8..=5.9).contains(&small), "{small}");
+        let large = time_for(1_000, 64 * 1024, 0.0);
+        assert!((100.0..=110.0).contains(&large), "{large}");
+    }
+
+    #[test]
+    fn what_waited_becomes_less_however_much_comes_in() {
+        let time = time_for(10_000, 1_500, 40_000.0);
+        assert!(1_000_000.0 / time > 60_000.0, "{time}");
+    }
+
+    #[test]
+    fn after_a_pause_no_more_is_sent_at_once() {
+        let (mut pace, begin) = (Pace::default(), Instant::now());
+        pace.sent(begin, 20_000, 0, 0);
+        let later = begin + Duration::from_secs(10);
+        assert_eq!(pace.rest(later), None);
+        pace.sent(later, 20_000, 0, 0);
+        assert!(pace.rest(later).is_some());
+    }
+}
