@@ -36,7 +36,7 @@ use nix::{
 };
 use proxyplane_record::frame;
 use proxyplane_tests::{
-    Follow, Frozen, Load, Proxy, RawClient, RawOrigin, SkewedClock, SmallDisk, World, eventually, eventually_within,
+    Follow, Frozen, Load, Proxy, RawClient, RawOrigin, SkewedClock, World, eventually, eventually_within,
     kernel::{self, cpu_ticks, descriptors},
 };
 use serde_json::Value;
@@ -80,7 +80,7 @@ fn a_database_that_hangs_is_not_stormed_with_connections() {
 fn a_full_disk_of_the_database_pauses_ingest_and_nothing_else() {
     const BODY: usize = 10_000;
     let world = World::prepared(&[]);
-    let Some(disk) = SmallDisk::mount(&world.data_dir().join("pg"), 320) else {
+    let Some(disk) = world.small_disk("pg", 320) else {
         return;
     };
     world.serve();

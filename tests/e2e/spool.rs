@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 use proxyplane_tests::{
-    Answered, Frozen, Proxy, RawOrigin, SmallDisk, UnsureLoad, World, eventually, eventually_within, kernel::resident,
+    Answered, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within, kernel::resident,
 };
 
 /// What a worker had on its way from a client to its disk when it was killed.
@@ -211,7 +211,7 @@ fn a_full_spool_that_may_not_drop_makes_new_exchanges_wait() {
 #[test]
 fn a_full_disk_is_a_full_spool() {
     let world = World::prepared(&[]);
-    let Some(_disk) = SmallDisk::mount(&world.data_dir().join("spool"), 4) else {
+    let Some(_disk) = world.small_disk("spool", 4) else {
         return;
     };
     world.serve();

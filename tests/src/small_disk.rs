@@ -11,7 +11,7 @@ pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// Mounts one of so many MiB at `place`. `None`, which is said, where the tests may not mount.
-    pub fn mount(place: &Path, mib: u32) -> Option<Self> {
+    pub(crate) fn mount(place: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(place).expect("a directory can be made");
         let size = format!("size={mib}m,mode=755");
         let mounted = Command::new("mount")

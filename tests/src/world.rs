@@ -7,12 +7,12 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use nix::sys::signal::Signal;
 
-use crate::{Follow, Process, Ran, Workspace, eventually, free_port, plain_user::PlainUser, watchdog};
+use crate::{Follow, Process, Ran, SmallDisk, Workspace, eventually, free_port, plain_user::PlainUser, watchdog};
 
 /// A control plane with its own data, home and port.
 pub struct World {
@@ -26,6 +26,8 @@ pub struct World {
     /// What is started; `None` means the program of this build.
     program: Option<PathBuf>,
     server: Mutex<Option<Process>>,
+    /// Unmounted once nothing runs on them any more.
+    disks: Mutex<Vec<Arc<SmallDisk>>>,
 }
 
 impl World {
@@ -59,6 +61,7 @@ impl World {
             user: None,
             program: None,
             server: Mutex::new(None),
+            disks: Mutex::default(),
         }
     }
 
@@ -290,6 +293,14 @@ impl World {
         self.directory.join("data")
     }
 
+    /// A disk of so many MiB at `place` in the data directory. `None`, which is said, where the tests may not mount.
+    pub fn small_disk(&self, place: &str, mib: u32) -> Option<Arc<SmallDisk>> {
+        let disk = Arc::new(SmallDisk::mount(&self.data_dir().join(place), mib)?);
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        disks.push(Arc::clone(&disk));
+        Some(disk)
+    }
+
     /// What the server printed so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
@@ -365,6 +376,7 @@ impl Drop for World {
         drop(self.lock().take());
         self.stop_workers();
         self.stop_postgres();
+        self.disks.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
