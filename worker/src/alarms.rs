@@ -40,7 +40,7 @@ struct Waiting {
     came: Notify,
 }
 
-/// Keeps lines for [`next`]; whatever the level at which lines are written.
+/// Keeps lines for the session to send, whatever the level at which lines are written.
 pub fn layer<S>() -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
