@@ -188,7 +188,8 @@ class Ours:
 
 
 def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Whoever of its threads started them."""
+    return [int(p) for of in Path(f"/proc/{pid}/task").glob("*/children") for p in of.read_text().split()]
 
 
 def cpu_us(pids: list[int]) -> float:

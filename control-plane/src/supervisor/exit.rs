@@ -36,8 +36,12 @@ impl Exit {
     /// Did somebody kill it? No fault of a program ends in SIGKILL: of our limits none sends it (sandbox.rs), and the
     /// kernel's own killer counts what it does. What cannot be told from that is not somebody's doing.
     pub(super) fn is_somebodys_kill(&self) -> bool {
+        self.is_sigkill() && !self.out_of_memory
+    }
+
+    fn is_sigkill(&self) -> bool {
         let killed = |status: &ExitStatus| status.signal() == Some(Signal::SIGKILL as i32);
-        self.status.as_ref().is_ok_and(killed) && !self.out_of_memory
+        self.status.as_ref().is_ok_and(killed)
     }
 }
 
@@ -47,7 +51,8 @@ impl fmt::Display for Exit {
             Ok(status) => f.write_str(&describe(*status)),
             Err(why) => f.write_str(why),
         }?;
-        if self.out_of_memory {
+        // Of any other end it explains nothing.
+        if self.out_of_memory && self.is_sigkill() {
             f.write_str(", while the kernel was out of memory")?;
         }
         Ok(())
@@ -92,6 +97,7 @@ mod tests {
             killed.to_string(),
             "signal 9 (SIGKILL), while the kernel was out of memory"
         );
+        assert_eq!(ended(0).out_of_memory(true).to_string(), "exit status 0");
         assert!(!Exit::unknown("unknown (adopted)").is_somebodys_kill());
     }
 }
