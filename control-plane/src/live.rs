@@ -27,9 +27,11 @@ use crate::{
     },
 };
 
+mod ended;
 mod ring;
 mod subscription;
 
+use ended::Ended;
 use ring::Ring;
 pub use subscription::Subscription;
 
@@ -88,6 +90,8 @@ struct Shared {
     /// Subscribers of any kind; those of lossy events are in `lossy`.
     watched: AtomicUsize,
     lossy: Mutex<Vec<Lossy>>,
+    /// Held while what begins or completes is told, so that nothing begins after its end.
+    ended: Mutex<Ended>,
     ring: Mutex<Ring>,
     names: Mutex<HashMap<ServiceId, Arc<str>>>,
     codes: Mutex<HashMap<WorkspaceId, Arc<str>>>,
@@ -114,6 +118,7 @@ impl Hub {
             interest: watch::Sender::new(false),
             watched: AtomicUsize::new(0),
             lossy: Mutex::default(),
+            ended: Mutex::default(),
             ring: Mutex::default(),
             names: Mutex::default(),
             codes: Mutex::default(),
@@ -144,13 +149,16 @@ impl Hub {
         lock(&self.0.codes).insert(workspace, Arc::from(code));
     }
 
-    /// An exchange began.
+    /// An exchange began. One that is known to have completed is not told.
     #[expect(clippy::needless_pass_by_value, reason = "it was decoded for this call alone")]
     pub fn begun(&self, source: Source, exchange: Exchange) {
         if self.is_watched_closely()
             && let Some(row) = self.row(source, &exchange)
         {
-            self.tell(source, &Event::Begun(Arc::new(row)));
+            let ended = lock(&self.0.ended);
+            if !ended.has(row.id.0) {
+                self.tell(source, &Event::Begun(Arc::new(row)));
+            }
         }
     }
 
@@ -175,6 +183,8 @@ impl Hub {
     fn completed(&self, source: Source, exchange: &Exchange) {
         self.socket(source, exchange, Event::WebSocketClosed);
         if let Some(row) = self.row(source, exchange) {
+            let mut ended = lock(&self.0.ended);
+            ended.add(row.id.0);
             self.tell(source, &Event::Completed(Arc::new(row)));
         }
     }

@@ -13,7 +13,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proxyplane_tests::{Frame, Frozen, Load, Peer, Proxy, RawClient, RawOrigin, SWITCHING, World, eventually, nginx};
+use proxyplane_tests::{
+    Frame, Frozen, Load, Peer, Proxy, RawClient, RawOrigin, SWITCHING, World, eventually, kernel::has_ended, nginx,
+};
 use serde_json::Value;
 
 const NONE: [&str; 0] = [];
@@ -41,7 +43,7 @@ fn a_killed_control_plane_is_followed_by_one_that_adopts_its_workers_unnoticed()
     traffic.flows();
 
     let carried = traffic.end();
-    exactly_once(&proxy, carried);
+    proxy.exactly_once(carried);
     assert_eq!(proxy.worker(), worker);
 }
 
@@ -81,7 +83,7 @@ fn an_upgrade_in_place_goes_unnoticed_and_inherits_nothing() {
     inherited.retain(|one| before.contains(one) && !lent.contains(one));
     assert_eq!(inherited, NONE, "sockets and pipes of the program before");
     traffic.flows();
-    exactly_once(&proxy, traffic.end());
+    proxy.exactly_once(traffic.end());
 
     // Workers are still its children: it is told how they end, and reaps them.
     proxy.signal_worker(Signal::SIGKILL);
@@ -324,7 +326,7 @@ fn control_planes_that_are_killed_while_they_adopt_change_nothing() {
     world.kill();
     world.serve();
     traffic.flows();
-    exactly_once(&proxy, traffic.end());
+    proxy.exactly_once(traffic.end());
     assert_eq!(proxy.worker(), worker);
 }
 
@@ -545,35 +547,9 @@ fn tunnel(proxy: &Proxy<'_>, origin: &RawOrigin) -> RawClient {
 }
 
 #[track_caller]
-fn echoes(client: &mut RawClient, text: &str) {
+pub(crate) fn echoes(client: &mut RawClient, text: &str) {
     client.send(text);
     assert_eq!(client.read_exactly(text.len()), text.as_bytes());
-}
-
-/// Waits until a process is gone, which a new parent of it may notice a moment later.
-#[track_caller]
-fn has_ended(process: i32) {
-    eventually("the worker has ended", || {
-        (!Path::new(&format!("/proc/{process}")).exists()).then_some(())
-    });
-}
-
-/// Everything that was carried is stored, and nothing twice.
-#[track_caller]
-pub(crate) fn exactly_once(proxy: &Proxy<'_>, carried: usize) {
-    let stored = || {
-        let count = proxy.world().sql(&format!(
-            "SELECT count(*) FROM exchanges WHERE service_id = '{}' AND state <> 1",
-            proxy.id()
-        ));
-        count.parse::<usize>().unwrap()
-    };
-    eventually(&format!("all {carried} exchanges are stored"), || {
-        (stored() >= carried).then_some(())
-    });
-    proxy.drained();
-    assert_eq!(stored(), carried, "none twice");
-    assert_eq!(proxy.get()["stored"], carried, "and counted once");
 }
 
 /// Holds the second half of each answer back until it is opened.

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use proxyplane_tests::{Curl, Dice, Frozen, LONG_ENOUGH, Proxy, RawOrigin, World, eventually, free_port, nginx};
 use serde_json::json;
 
-use crate::adoption::{Traffic, exactly_once};
+use crate::adoption::Traffic;
 
 const NONE: [&str; 0] = [];
 
@@ -41,7 +41,7 @@ fn a_running_proxy_moves_under_load_without_a_failed_request() {
         visitors.come();
         from = to;
     }
-    exactly_once(&proxy, traffic.end() + visitors.end());
+    proxy.exactly_once(traffic.end() + visitors.end());
     assert_eq!(proxy.worker(), worker);
 }
 
@@ -129,7 +129,7 @@ fn an_address_that_both_hosts_have_is_never_closed() {
         visitors.come();
     }
     assert_eq!(visitors.refused(), 0);
-    exactly_once(&proxy, visitors.end());
+    proxy.exactly_once(visitors.end());
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn an_adopted_worker_moves() {
     world.serve();
     visitors.come();
     traffic.flows();
-    exactly_once(&proxy, traffic.end() + visitors.end());
+    proxy.exactly_once(traffic.end() + visitors.end());
     assert_eq!(proxy.worker(), worker);
 }
 
@@ -217,7 +217,7 @@ fn a_worker_whose_proxy_was_moved_while_no_control_plane_was_there_follows() {
     assert_eq!(proxy.get()["listening"], json!([format!("127.0.0.1:{port}")]));
     assert!(TcpStream::connect(proxy.address()).is_err(), "nobody listens there");
     traffic.flows();
-    exactly_once(&proxy, traffic.end());
+    proxy.exactly_once(traffic.end());
     assert_eq!(proxy.worker(), worker);
 }
 
@@ -355,7 +355,7 @@ fn a_move_that_is_stored_when_its_control_plane_dies_is_made_by_the_next_one() {
     assert_eq!(now["listening"], json!([format!("127.0.0.1:{port}")]));
     assert!(TcpStream::connect(proxy.address()).is_err(), "nobody listens there");
     traffic.flows();
-    exactly_once(&proxy, traffic.end());
+    proxy.exactly_once(traffic.end());
     assert_eq!(proxy.worker(), worker);
 }
 

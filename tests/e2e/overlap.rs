@@ -10,8 +10,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proxyplane_tests::{Load, Peer, Proxy, RawClient, RawOrigin, World, eventually, nginx, relink};
+use proxyplane_tests::{Load, Peer, Proxy, RawClient, RawOrigin, World, eventually, kernel::has_ended, nginx, relink};
 use serde_json::Value;
+
+use crate::adoption::echoes;
 
 const NONE: [&str; 0] = [];
 
@@ -40,7 +42,7 @@ fn a_worker_is_replaced_under_load_and_no_request_fails() {
         has_ended(before);
     }
     let served: usize = loads.into_iter().map(Load::stop).sum();
-    exactly_once(&proxy, served);
+    proxy.exactly_once(served);
     let now = proxy.get();
     assert_eq!((&now["restarts"], &now["draining"]), (&0.into(), &Value::Array(vec![])));
 }
@@ -276,7 +278,7 @@ fn a_control_plane_that_is_killed_while_the_old_worker_drains_is_followed_by_one
     nobody_drains(&proxy);
     has_ended(old);
     assert_eq!(records(&world, &proxy), [format!("{}.json", proxy.id())]);
-    exactly_once(&proxy, load.stop() + 1);
+    proxy.exactly_once(load.stop() + 1);
     assert_eq!(proxy.get()["pid"], new);
 }
 
@@ -400,13 +402,6 @@ fn nobody_drains(proxy: &Proxy<'_>) {
     });
 }
 
-#[track_caller]
-fn has_ended(process: i32) {
-    eventually("the worker has ended", || {
-        (!Path::new(&format!("/proc/{process}")).exists()).then_some(())
-    });
-}
-
 /// A proxy's events of a kind, once that many are stored.
 #[track_caller]
 fn events_of(proxy: &Proxy<'_>, kind: &str, count: usize) -> Vec<Value> {
@@ -416,24 +411,6 @@ fn events_of(proxy: &Proxy<'_>, kind: &str, count: usize) -> Vec<Value> {
         let events = events.as_array()?.clone();
         (events.len() >= count).then_some(events)
     })
-}
-
-/// Everything that was carried is stored, and nothing twice.
-#[track_caller]
-pub(crate) fn exactly_once(proxy: &Proxy<'_>, carried: usize) {
-    let stored = || {
-        let count = proxy.world().sql(&format!(
-            "SELECT count(*) FROM exchanges WHERE service_id = '{}' AND state <> 1",
-            proxy.id()
-        ));
-        count.parse::<usize>().unwrap()
-    };
-    eventually(&format!("all {carried} exchanges are stored"), || {
-        (stored() >= carried).then_some(())
-    });
-    proxy.drained();
-    assert_eq!(stored(), carried, "none twice");
-    assert_eq!(proxy.get()["stored"], carried, "and counted once");
 }
 
 pub(crate) fn echo(peer: &mut Peer) -> io::Result<()> {
@@ -449,12 +426,6 @@ pub(crate) fn tunnel(proxy: &Proxy<'_>, origin: &RawOrigin) -> RawClient {
     let mut client = proxy.connect().tunnel(&origin.address());
     echoes(&mut client, "\0first");
     client
-}
-
-#[track_caller]
-pub(crate) fn echoes(client: &mut RawClient, text: &str) {
-    client.send(text);
-    assert_eq!(client.read_exactly(text.len()), text.as_bytes());
 }
 
 /// An origin that sends the rest of its one answer when it is told to.

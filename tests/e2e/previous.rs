@@ -5,7 +5,10 @@ use std::{collections::HashSet, fs, path::Path};
 use nix::sys::signal::Signal;
 use proxyplane_tests::{Load, Previous, Proxy, RawOrigin, UnsureLoad, World, eventually, nginx, relink};
 
-use crate::overlap::{echo, echoes, exactly_once, tunnel};
+use crate::{
+    adoption::echoes,
+    overlap::{echo, tunnel},
+};
 
 const NONE: [&str; 0] = [];
 
@@ -91,7 +94,7 @@ fn a_present_worker_serves_under_an_older_control_plane_and_is_adopted_by_it_and
     });
     assert_eq!(proxy.worker(), worker, "adopted by the present one");
     assert_ne!(proxy.ctl("upgrade", NONE).json()["pid"], worker);
-    exactly_once(&proxy, before + load.stop());
+    proxy.exactly_once(before + load.stop());
     assert_eq!(proxy.stop()["state"], "stopped");
 }
 

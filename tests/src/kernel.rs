@@ -1,6 +1,8 @@
 //! What the kernel says of a process, and what it lets it use.
 
-use std::{fs, os::unix::process::CommandExt as _, process::Command, str::FromStr};
+use std::{fs, os::unix::process::CommandExt as _, path::Path, process::Command, str::FromStr};
+
+use crate::eventually;
 
 /// Changes the soft limit of a resource, as prlimit(1) names it, for a process that runs.
 #[track_caller]
@@ -63,4 +65,12 @@ fn field<T: FromStr>(process: i32, name: &str) -> Option<T> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// Waits until a process is gone, which a new parent of it may notice a moment later.
+#[track_caller]
+pub fn has_ended(process: i32) {
+    eventually("the process has ended", || {
+        (!Path::new(&format!("/proc/{process}")).exists()).then_some(())
+    });
 }

@@ -192,6 +192,24 @@ impl Proxy<'_> {
         })
     }
 
+    /// Waits until so many exchanges are stored and nothing waits any more: each once, and counted once.
+    #[track_caller]
+    pub fn exactly_once(&self, carried: usize) {
+        let stored = || {
+            let count = self.world().sql(&format!(
+                "SELECT count(*) FROM exchanges WHERE service_id = '{}' AND state <> 1",
+                self.id()
+            ));
+            count.parse::<usize>().expect("a count")
+        };
+        eventually(&format!("all {carried} exchanges are stored"), || {
+            (stored() >= carried).then_some(())
+        });
+        self.drained();
+        assert_eq!(stored(), carried, "none twice");
+        assert_eq!(self.get()["stored"], carried, "and counted once");
+    }
+
     /// Waits until `count` exchanges have ended and are stored: those, oldest first. More than that is a failure.
     #[track_caller]
     pub fn exchanges(&self, count: usize) -> Vec<Exchange> {
