@@ -23,7 +23,7 @@ http {{ access_log off; keepalive_requests 10000000; client_max_body_size 0; def
  client_body_temp_path {d}/tmp; proxy_temp_path {d}/tmp2; fastcgi_temp_path {d}/tmp3; uwsgi_temp_path {d}/tmp4; scgi_temp_path {d}/tmp5;
  server {{ listen 127.0.0.1:{http}; listen 127.0.0.1:{tls} ssl http2; ssl_certificate {d}/origin.crt; ssl_certificate_key {d}/origin.key;
   location / {{ return 200 '{body}'; }}
-  location /files/ {{ alias {d}/www/; default_type application/octet-stream; }}
+  location /files/ {{ alias {d}/www/; default_type application/octet-stream; limit_rate $arg_rate; }}
   location /sink {{ proxy_pass http://127.0.0.1:{sink}; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; }}
   location /sse {{ proxy_pass http://127.0.0.1:{sink}; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }}
  }} }}"""

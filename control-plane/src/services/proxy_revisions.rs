@@ -59,8 +59,6 @@ impl Services {
             validate_only,
         } = rollback;
         let (_, configuration) = self.get_proxy_revision(id, revision).await?;
-        let row = store::services::get(&self.db, id).await?;
-        let row = row.ok_or_else(|| Error::proxy_not_found(id))?;
         let change = configuration.restored(revision);
         let changed = self
             .supervisor
@@ -68,7 +66,7 @@ impl Services {
             .await;
         let row = match changed {
             Ok(row) => row,
-            Err(error) => return Err(self.change_error(error, &row).await),
+            Err(error) => return Err(self.change_error(error, id).await),
         };
         let mut proxies = self.with_status(vec![row]).await?;
         proxies.pop().ok_or_else(|| Error::proxy_not_found(id))

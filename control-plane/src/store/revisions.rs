@@ -76,7 +76,7 @@ impl Configuration {
             on_port_conflict: Some(self.on_port_conflict),
             verbose: Some(self.verbose),
             log_out_of_scope: Some(self.log_out_of_scope),
-            spec: Some(self.spec),
+            capture: self.spec.into(),
             rollback_of: Some(revision),
         }
     }

@@ -16,6 +16,10 @@ use super::{
     revisions::{self, Cause},
 };
 
+mod change;
+
+pub use change::{CaptureChange, ServiceChange};
+
 /// A ProxyService: its desired configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRow {
@@ -86,27 +90,6 @@ pub struct NewService {
     pub enabled: bool,
     /// What it does with what passes.
     pub spec: CaptureSpec,
-}
-
-/// What is to change; `None` leaves as it is.
-#[derive(Clone, Debug, Default)]
-pub struct ServiceChange {
-    /// New name.
-    pub name: Option<ServiceName>,
-    /// New host.
-    pub host: Option<ListenHost>,
-    /// New port.
-    pub port: Option<u16>,
-    /// New value.
-    pub on_port_conflict: Option<OnPortConflict>,
-    /// New value.
-    pub verbose: Option<bool>,
-    /// New value.
-    pub log_out_of_scope: Option<bool>,
-    /// New specification, whole.
-    pub spec: Option<CaptureSpec>,
-    /// The revision that all of this is taken from, if it is a rollback.
-    pub rollback_of: Option<i64>,
 }
 
 /// Which services.
@@ -279,54 +262,57 @@ pub async fn list(
     Ok(cursor.paged(page, rows, |row| (row.name.clone(), row.id)))
 }
 
-/// Changes one, which makes a revision. `NotFound`, `EtagMismatch` (when `etag` is given), `NameTaken`, `PortTaken`.
-/// Needs a transaction.
+/// Reads one that the caller's transaction is to change, and locks it.
+pub async fn lock(db: &mut PgConnection, id: ServiceId) -> Result<Option<ServiceRow>, StoreError> {
+    let raw = whole!("WHERE s.id = $1 FOR UPDATE OF s", id.0,)
+        .fetch_optional(db)
+        .await?;
+    raw.map(TryInto::try_into).transpose()
+}
+
+/// Changes one that is locked, which makes a revision. `EtagMismatch` (when `etag` is given), `NameTaken`, `PortTaken`.
+/// Needs the transaction that it is locked in.
 pub async fn update(
     db: &mut PgConnection,
-    id: ServiceId,
+    locked: &ServiceRow,
     etag: Option<&str>,
     change: &ServiceChange,
 ) -> Result<ServiceRow, StoreError> {
-    check_etag(db, id, etag).await?;
-    let before = get(&mut *db, id).await?;
-    let name = change.name.as_ref().map(ServiceName::as_str);
-    let spec = change.spec.as_ref();
-    let hosts: Option<Vec<String>> = spec.map(|spec| spec.passthrough_hosts.iter().map(ToString::to_string).collect());
-    sqlx::query!(
-        "WITH service AS (
-             UPDATE services SET name = coalesce($2, name), is_verbose = coalesce($3, is_verbose),
-                 log_out_of_scope = coalesce($4, log_out_of_scope), insecure_upstream = coalesce($5, insecure_upstream),
-                 extra_ca_pem = coalesce($6, extra_ca_pem), passthrough_hosts = coalesce($7, passthrough_hosts),
-                 capture_limit = coalesce($8, capture_limit), spool_limit = coalesce($11, spool_limit),
-                 spool_full = coalesce($12, spool_full), durable_before_end = coalesce($13, durable_before_end),
-                 on_port_conflict = coalesce($14, on_port_conflict),
-                 revision = revision + 1, updated_at = now()
-             WHERE id = $1
+    super::page::check_etag(locked.revision, etag)?;
+    let mut row = change.applied_to(locked);
+    let spec = &row.spec;
+    let hosts: Vec<String> = spec.passthrough_hosts.iter().map(ToString::to_string).collect();
+    row.updated_at = sqlx::query_scalar!(
+        "WITH listener AS (
+             UPDATE listeners SET host = $9, port = $10 WHERE service_id = $1
          )
-         UPDATE listeners SET host = coalesce($9, host), port = coalesce($10, port) WHERE service_id = $1",
-        id.0,
-        name,
-        change.verbose,
-        change.log_out_of_scope,
-        spec.map(|spec| spec.insecure_upstream),
-        spec.map(|spec| spec.extra_ca_pem.as_str()),
-        hosts.as_deref(),
-        spec.map(|spec| spec.capture_limit as i64),
-        change.host.map(|host| host.to_string()),
-        change.port.map(i32::from),
-        spec.map(|spec| spec.spool_limit as i64),
-        spec.map(|spec| spool_full(spec.spool_full)),
-        spec.map(|spec| spec.durable_before_end),
-        change.on_port_conflict.map(on_port_conflict),
+         UPDATE services SET name = $2, is_verbose = $3, log_out_of_scope = $4, insecure_upstream = $5,
+             extra_ca_pem = $6, passthrough_hosts = $7, capture_limit = $8, spool_limit = $11, spool_full = $12,
+             durable_before_end = $13, on_port_conflict = $14, revision = $15, updated_at = now()
+         WHERE id = $1 RETURNING updated_at",
+        row.id.0,
+        row.name,
+        row.verbose,
+        row.log_out_of_scope,
+        spec.insecure_upstream,
+        spec.extra_ca_pem,
+        &hosts,
+        spec.capture_limit as i64,
+        row.host.to_string(),
+        i32::from(row.port),
+        spec.spool_limit as i64,
+        spool_full(spec.spool_full),
+        spec.durable_before_end,
+        on_port_conflict(row.on_port_conflict),
+        row.revision,
     )
-    .execute(&mut *db)
+    .fetch_one(&mut *db)
     .await
-    .map_err(|error| refused(error, name.unwrap_or_default(), change.port.unwrap_or_default()))?;
-    let row = get(&mut *db, id).await?.ok_or(StoreError::NotFound)?;
+    .map_err(|error| refused(error, &row.name, row.port))?;
     let cause = change
         .rollback_of
         .map_or(Cause::Update, |from| Cause::Rollback { from });
-    revisions::keep(db, before.as_ref(), &row, cause).await?;
+    revisions::keep(db, Some(locked), &row, cause).await?;
     Ok(row)
 }
 

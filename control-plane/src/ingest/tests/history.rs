@@ -118,11 +118,11 @@ async fn names_ports_and_etags_are_kept_apart() {
         verbose: Some(false),
         ..Default::default()
     };
-    let changed = services::update(&mut db, row.id, Some(&row.etag()), &change)
+    let changed = services::update(&mut db, &row, Some(&row.etag()), &change)
         .await
         .unwrap();
     assert_eq!((changed.verbose, changed.revision, changed.port), (false, 2, 8_080));
-    let late = services::update(&mut db, row.id, Some(&row.etag()), &change)
+    let late = services::update(&mut db, &changed, Some(&row.etag()), &change)
         .await
         .unwrap_err();
     assert!(matches!(late, store::StoreError::EtagMismatch));

@@ -48,7 +48,8 @@ fn spec(hosts: &[&str]) -> CaptureSpec {
 
 async fn update(db: &Db, id: ServiceId, change: ServiceChange) -> ServiceRow {
     let mut connection = db.acquire().await.unwrap();
-    services::update(&mut connection, id, None, &change).await.unwrap()
+    let row = services::lock(&mut connection, id).await.unwrap().unwrap();
+    services::update(&mut connection, &row, None, &change).await.unwrap()
 }
 
 fn verbose(verbose: bool) -> ServiceChange {
@@ -67,7 +68,7 @@ async fn a_creation_and_each_change_are_revisions_that_say_what_changed() {
     let db = testing::database().await;
     let made = service(&db).await;
     let change = ServiceChange {
-        spec: Some(spec(&["bank.example", "*.bank.example"])),
+        capture: spec(&["bank.example", "*.bank.example"]).into(),
         ..verbose(false)
     };
     let changed = update(&db, made.id, change).await;
@@ -96,7 +97,7 @@ async fn a_revision_brings_back_everything_that_changed_since() {
         on_port_conflict: Some(OnPortConflict::Retry),
         verbose: Some(false),
         log_out_of_scope: Some(false),
-        spec: Some(spec(&[])),
+        capture: spec(&[]).into(),
         rollback_of: None,
     };
     update(&db, made.id, everything).await;

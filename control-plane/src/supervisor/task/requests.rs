@@ -149,10 +149,10 @@ impl Task {
     async fn update(&mut self, update: Update) -> Result<ServiceRow, LifecycleError> {
         self.admit(Request::Update)?;
         let mut transaction = in_time(async { Ok(self.shared.db.begin().await?) }).await?;
-        let before = in_time(store::services::get(&mut *transaction, self.id)).await?;
+        let before = in_time(store::services::lock(&mut transaction, self.id)).await?;
         let before = self.found(before)?;
         let etag = update.etag.as_deref();
-        let row = in_time(store::services::update(&mut transaction, self.id, etag, &update.change)).await?;
+        let row = in_time(store::services::update(&mut transaction, &before, etag, &update.change)).await?;
         let moves = self.check_address(&before, &row, update.validate_only).await?;
         let config = worker_config(&self.shared, &row);
         if let Some(worker) = &self.worker {
