@@ -53,15 +53,7 @@ fn a_killed_worker_is_a_crash_with_its_exit_and_a_respawn() {
 fn a_configuration_that_the_worker_refuses_is_a_warning_with_the_reason() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("guarded").start();
-    let not_a_ca = workspace.world().directory().join("not-a-ca.pem");
-    std::fs::write(
-        &not_a_ca,
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    )
-    .unwrap();
-    proxy
-        .ctl("update", ["--extra-ca", not_a_ca.to_str().unwrap()])
-        .fails(2, "extra_ca");
+    update_with_no_ca(&proxy);
     let rejected = eventually("the refusal is an event", || {
         list(&workspace, &["--proxy", proxy.id(), "--kind", "config_rejected"]).pop()
     });
@@ -77,15 +69,7 @@ fn a_configuration_that_the_worker_refuses_is_a_warning_with_the_reason() {
 fn a_change_of_a_stopped_proxy_that_is_refused_is_a_warning() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("stopped").create();
-    let not_a_ca = workspace.world().directory().join("not-a-ca-either.pem");
-    std::fs::write(
-        &not_a_ca,
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    )
-    .unwrap();
-    proxy
-        .ctl("update", ["--extra-ca", not_a_ca.to_str().unwrap()])
-        .fails(2, "extra_ca");
+    update_with_no_ca(&proxy);
     assert_eq!(kinds_of(&proxy, 1), ["config_rejected"]);
     let rejected = list(&workspace, &["--severity", "warning"]).pop().unwrap();
     assert_eq!(rejected["subject"], format!("{}/stopped", workspace.code()));
@@ -375,6 +359,16 @@ fn no_name_of_a_subject_can_act_on_the_terminal() {
     assert!(shown.matches("safe").count() >= 4, "{shown}");
     assert!(!shown.contains('\u{202e}'), "{shown:?}");
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+}
+
+/// An update with a file that holds no CA: it is refused.
+#[track_caller]
+fn update_with_no_ca(proxy: &Proxy<'_>) {
+    let file = proxy.world().directory().join(format!("{}.pem", proxy.id()));
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    proxy
+        .ctl("update", ["--extra-ca", file.to_str().unwrap()])
+        .fails(2, "extra_ca");
 }
 
 /// `proxyctl event watch` in the workspace, as JSON.
