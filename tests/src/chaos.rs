@@ -69,7 +69,7 @@ impl Plan {
         }
         std::thread::sleep(least);
         let outcomes = stage.end();
-        let now = stage.settled();
+        let replaced = stage.replaced();
         // What holds its disk goes before the world, which unmounts it and removes the directory that it lies over.
         let struck = faults.into_struck();
         drop(stage);
@@ -81,9 +81,10 @@ impl Plan {
         let counts = counts
             .iter()
             .map(|(fault, count)| Line::told(&format!("{fault:?}"), count));
-        let restarts = Line::told("worker replaced, as the product counts it", &now["restarts"]);
         verdict.lines.splice(0..0, counts);
-        verdict.lines.push(restarts);
+        verdict
+            .lines
+            .push(Line::told("worker replaced, by the cursors that are stored", replaced));
         verdict
     }
 }
