@@ -8,7 +8,7 @@ use proxyplane_proto::v1::{
     EventFilter, ListEventsRequest, WatchEventsRequest, event_service_client::EventServiceClient,
     watch_events_response::Item,
 };
-use proxyplane_tests::{Api, Frozen, Proxy, RawOrigin, Workspace, World, blamed, eventually, reason};
+use proxyplane_tests::{Api, Frozen, Proxy, RawOrigin, Workspace, World, blamed, eventually, kill_tree, reason};
 use serde_json::Value;
 use tonic::Code;
 
@@ -229,6 +229,30 @@ fn what_happens_while_the_database_hangs_is_watched_at_once_and_stored_afterward
         told.iter().all(|event| stored.contains(event)).then_some(())
     });
     assert!(list(&workspace, &["--proxy", proxy.id()]).len() >= stored_before + 2);
+    assert_eq!(list_of(&world, &["--kind", "events_dropped"]), NONE);
+}
+
+#[test]
+fn what_was_being_stored_when_the_database_died_is_stored_when_it_is_back() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("steady").start();
+    kinds_of(&proxy, 1);
+    let worker = proxy.worker();
+    let mut watch = world.follow(["-o", "jsonl", "event", "watch", "--proxy", proxy.id()]);
+    let postmaster = world.postmaster().unwrap();
+    let hung = Frozen::tree(postmaster);
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    let told = ["worker_crashed", "worker_respawned"].map(|kind| watch.json_until(|event| event["kind"] == kind));
+    // The statement that stores them waits by now, or is sent to nobody: either way it fails.
+    kill_tree(postmaster);
+    drop(hung);
+    eventually("both are stored as they were told", || {
+        let ran = world.proxyctl(["-o", "json", "event", "list", "-n", "0", "--proxy", proxy.id()]);
+        let stored = (ran.code == 0).then(|| ran.json())?;
+        let stored = stored.as_array()?;
+        told.iter().all(|event| stored.contains(event)).then_some(())
+    });
     assert_eq!(list_of(&world, &["--kind", "events_dropped"]), NONE);
 }
 
