@@ -8,7 +8,10 @@ use proxyplane_proto::v1::{
     EventFilter, ListEventsRequest, WatchEventsRequest, event_service_client::EventServiceClient,
     watch_events_response::Item,
 };
-use proxyplane_tests::{Api, Frozen, Proxy, RawOrigin, Workspace, World, blamed, eventually, kill_tree, reason};
+use proxyplane_tests::{
+    Api, Frozen, LONG_ENOUGH, Proxy, RawOrigin, Workspace, World, blamed, eventually, eventually_within, kill_tree,
+    reason,
+};
 use serde_json::Value;
 use tonic::Code;
 
@@ -247,7 +250,7 @@ fn what_was_being_stored_when_the_database_died_is_stored_when_it_is_back() {
     // The statement that stores them waits by now, or is sent to nobody: either way it fails.
     kill_tree(postmaster);
     drop(hung);
-    eventually("both are stored as they were told", || {
+    eventually_within(LONG_ENOUGH * 2, "both are stored as they were told", || {
         let ran = world.proxyctl(["-o", "json", "event", "list", "-n", "0", "--proxy", proxy.id()]);
         let stored = (ran.code == 0).then(|| ran.json())?;
         let stored = stored.as_array()?;
