@@ -18,6 +18,7 @@ use tracing::{info, warn};
 mod account;
 mod cluster;
 mod install;
+mod postmaster;
 mod priority;
 mod server;
 #[cfg(test)]

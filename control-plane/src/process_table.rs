@@ -32,7 +32,7 @@ pub(crate) fn children(parent: i32) -> Vec<i32> {
 }
 
 /// How many processes the kernel has killed for want of memory, its own or a cgroup's, since boot; of the whole machine,
-/// also in a container. `None`: Linux before 4.13.
+/// also in a container. `None`: Linux before 4.13, or `/proc` cannot be read.
 pub(crate) fn oom_kills() -> Option<u64> {
     let counters = fs::read_to_string("/proc/vmstat").ok()?;
     let count = counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?;

@@ -8,7 +8,10 @@ use proxyplane_proto::v1::{
     EventFilter, ListEventsRequest, WatchEventsRequest, event_service_client::EventServiceClient,
     watch_events_response::Item,
 };
-use proxyplane_tests::{Api, Frozen, Proxy, RawOrigin, Workspace, World, blamed, eventually, reason};
+use proxyplane_tests::{
+    Api, Frozen, LONG_ENOUGH, Proxy, RawOrigin, Workspace, World, blamed, eventually, eventually_within, kill_tree,
+    reason,
+};
 use serde_json::Value;
 use tonic::Code;
 
@@ -53,15 +56,7 @@ fn a_killed_worker_is_a_crash_with_its_exit_and_a_respawn() {
 fn a_configuration_that_the_worker_refuses_is_a_warning_with_the_reason() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("guarded").start();
-    let not_a_ca = workspace.world().directory().join("not-a-ca.pem");
-    std::fs::write(
-        &not_a_ca,
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    )
-    .unwrap();
-    proxy
-        .ctl("update", ["--extra-ca", not_a_ca.to_str().unwrap()])
-        .fails(2, "extra_ca");
+    update_with_no_ca(&proxy);
     let rejected = eventually("the refusal is an event", || {
         list(&workspace, &["--proxy", proxy.id(), "--kind", "config_rejected"]).pop()
     });
@@ -77,15 +72,7 @@ fn a_configuration_that_the_worker_refuses_is_a_warning_with_the_reason() {
 fn a_change_of_a_stopped_proxy_that_is_refused_is_a_warning() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("stopped").create();
-    let not_a_ca = workspace.world().directory().join("not-a-ca-either.pem");
-    std::fs::write(
-        &not_a_ca,
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    )
-    .unwrap();
-    proxy
-        .ctl("update", ["--extra-ca", not_a_ca.to_str().unwrap()])
-        .fails(2, "extra_ca");
+    update_with_no_ca(&proxy);
     assert_eq!(kinds_of(&proxy, 1), ["config_rejected"]);
     let rejected = list(&workspace, &["--severity", "warning"]).pop().unwrap();
     assert_eq!(rejected["subject"], format!("{}/stopped", workspace.code()));
@@ -249,6 +236,30 @@ fn what_happens_while_the_database_hangs_is_watched_at_once_and_stored_afterward
 }
 
 #[test]
+fn what_was_being_stored_when_the_database_died_is_stored_when_it_is_back() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("steady").start();
+    kinds_of(&proxy, 1);
+    let worker = proxy.worker();
+    let mut watch = world.follow(["-o", "jsonl", "event", "watch", "--proxy", proxy.id()]);
+    let postmaster = world.postmaster().unwrap();
+    let hung = Frozen::tree(postmaster);
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    let told = ["worker_crashed", "worker_respawned"].map(|kind| watch.json_until(|event| event["kind"] == kind));
+    // The statement that stores them waits by now, or is sent to nobody: either way it fails.
+    kill_tree(postmaster);
+    drop(hung);
+    eventually_within(LONG_ENOUGH * 2, "both are stored as they were told", || {
+        let ran = world.proxyctl(["-o", "json", "event", "list", "-n", "0", "--proxy", proxy.id()]);
+        let stored = (ran.code == 0).then(|| ran.json())?;
+        let stored = stored.as_array()?;
+        told.iter().all(|event| stored.contains(event)).then_some(())
+    });
+    assert_eq!(list_of(&world, &["--kind", "events_dropped"]), NONE);
+}
+
+#[test]
 fn a_list_is_newest_first_filtered_and_pages_by_itself() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("busy").create();
@@ -375,6 +386,16 @@ fn no_name_of_a_subject_can_act_on_the_terminal() {
     assert!(shown.matches("safe").count() >= 4, "{shown}");
     assert!(!shown.contains('\u{202e}'), "{shown:?}");
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+}
+
+/// An update with a file that holds no CA: it is refused.
+#[track_caller]
+fn update_with_no_ca(proxy: &Proxy<'_>) {
+    let file = proxy.world().directory().join(format!("{}.pem", proxy.id()));
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    proxy
+        .ctl("update", ["--extra-ca", file.to_str().unwrap()])
+        .fails(2, "extra_ca");
 }
 
 /// `proxyctl event watch` in the workspace, as JSON.

@@ -95,7 +95,7 @@ fn a_full_disk_of_the_database_pauses_ingest_and_nothing_else() {
     let mut watch = watch(&world, &[]);
     // Nearly full, and without a free block.
     for (round, left) in [(1, 10), (2, 0)] {
-        disk.fill(left);
+        let full = disk.fill(left);
         requests(&steady, &small, 300);
         let stalled = watch.json_until(|event| event["kind"] == "ingest_stalled");
         let message = stalled["message"].as_str().unwrap();
@@ -114,7 +114,7 @@ fn a_full_disk_of_the_database_pauses_ingest_and_nothing_else() {
         assert!(told.contains("free on the database's disk"), "{told}");
         assert!(told.contains("its spool is"), "{told}");
 
-        disk.make_room();
+        drop(full);
         watch.json_until(|event| event["kind"] == "ingest_recovered");
         stored(&steady, 10 + round * 300);
         stored(&narrow, round * 100);

@@ -13,7 +13,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use proxyplane_proto::{
     LINK_PROTOCOL,
     worker::{
@@ -22,7 +21,7 @@ use proxyplane_proto::{
     },
 };
 use proxyplane_spec::{HANDOFF_VERSION, Manifest};
-use tokio::{net::UnixStream, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
@@ -63,13 +62,8 @@ fn behaviour_file(link: &Path) -> io::Result<PathBuf> {
 }
 
 async fn refuse(manifest: &Manifest) -> Result<(), Box<dyn Error>> {
-    let path = manifest.link.clone();
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
-    });
-    let channel = Endpoint::from_static("http://link")
-        .connect_with_connector(connector)
+    let channel = Endpoint::from_shared(format!("unix://{}", manifest.link.display()))?
+        .connect()
         .await?;
     let (up, messages) = mpsc::channel(2);
     up.send(message(Message::Hello(hello(manifest)?))).await?;

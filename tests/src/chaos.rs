@@ -7,7 +7,6 @@
 //! An [`OutagePlan`] is one fault that lasts.
 
 mod clients;
-mod disk;
 mod faults;
 mod line;
 mod link;
@@ -27,8 +26,11 @@ pub use self::{
     stage::Load,
     verdict::{Allowed, Verdict},
 };
-use self::{disk::SmallDisk, faults::Faults, stage::Stage};
+use self::{faults::Faults, stage::Stage};
 use crate::{Dice, World};
+
+/// The spool's disk, where it is to be filled: many times what waits in a run.
+const DISK_MIB: u32 = 256;
 
 /// Faults, one after the other.
 #[derive(Clone, Debug)]
@@ -52,13 +54,13 @@ impl Plan {
     pub fn run(&self) -> Verdict {
         let world = World::prepared(&[]);
         let fills = self.kinds.contains(&Fault::FillDisk);
-        let disk = fills.then(|| SmallDisk::mount(&world.data_dir().join("spool")));
+        let disk = fills.then(|| world.small_disk("spool", DISK_MIB)).flatten();
         world.serve();
         let (least, more) = self.pause;
         let limit = (least + more) * u32::try_from(self.faults).unwrap_or(u32::MAX) * 4;
         let mut stage = Stage::start(world, None, &self.load, limit);
         let mut dice = Dice::new(self.seed);
-        let mut faults = Faults::new(disk.flatten());
+        let mut faults = Faults::new(disk);
         for _ in 0..self.faults {
             let more = dice.below(u64::try_from(more.as_millis()).unwrap_or_default() + 1);
             std::thread::sleep(least + Duration::from_millis(more));
@@ -67,8 +69,8 @@ impl Plan {
         }
         std::thread::sleep(least);
         let outcomes = stage.end();
-        let now = stage.settled();
-        // Its disk goes before the world, which removes the directory that it lies over.
+        let replaced = stage.replaced();
+        // What holds its disk goes before the world, which unmounts it and removes the directory that it lies over.
         let struck = faults.into_struck();
         drop(stage);
         let mut verdict = Verdict::new(&outcomes, &struck, self.allowed);
@@ -79,9 +81,10 @@ impl Plan {
         let counts = counts
             .iter()
             .map(|(fault, count)| Line::told(&format!("{fault:?}"), count));
-        let restarts = Line::told("worker replaced, as the product counts it", &now["restarts"]);
         verdict.lines.splice(0..0, counts);
-        verdict.lines.push(restarts);
+        verdict
+            .lines
+            .push(Line::told("worker replaced, by the cursors that are stored", replaced));
         verdict
     }
 }

@@ -9,13 +9,11 @@ pub(crate) mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{self as wire, worker_link_service_client::WorkerLinkServiceClient};
 use proxyplane_spec::{FEATURE_LISTENERS, FEATURE_OPEN_COUNTS, Manifest, Sandbox};
-use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// What a configuration may require of this build, and what the control plane may count on.
@@ -55,14 +53,9 @@ impl Link {
 
     /// A connection of its own.
     async fn dial(&self) -> Result<WorkerLinkServiceClient<Channel>, tonic::transport::Error> {
-        let path = self.path.clone();
-        let connector = tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
-        });
-        // The URI only fills the `:authority`; the connector knows where to go.
-        let channel = Endpoint::from_static("http://link")
-            .connect_with_connector(connector)
+        // The path was text in the manifest: nothing of it is lost.
+        let channel = Endpoint::from_shared(format!("unix://{}", self.path.display()))?
+            .connect()
             .await?;
         Ok(WorkerLinkServiceClient::new(channel))
     }

@@ -1,9 +1,6 @@
 //! The link as a worker sees it: a gRPC client on the unix socket.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use proxyplane_proto::worker::{
     self as wire, Applied, Hello, Identity, Ready, RecordsRequest, Rejected, SessionRequest, SessionResponse, Staged,
     Stats, session_request::Message as Up, session_response::Message as Down,
@@ -11,7 +8,6 @@ use proxyplane_proto::worker::{
 };
 use proxyplane_spec::{ServiceId, WorkspaceId};
 use sha2::Digest as _;
-use tokio::net::UnixStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Status, Streaming,
@@ -89,15 +85,9 @@ impl Served {
     }
 
     async fn client(&self) -> WorkerLinkServiceClient<Channel> {
-        let path: PathBuf = self.dir.path().join("link.sock");
-        let connector = tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { std::io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
-        });
-        let channel = Endpoint::from_static("http://link")
-            .connect_with_connector(connector)
-            .await
-            .unwrap();
+        let path = self.dir.path().join("link.sock");
+        let endpoint = Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
+        let channel = endpoint.connect().await.unwrap();
         WorkerLinkServiceClient::new(channel)
     }
 

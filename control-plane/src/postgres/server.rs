@@ -9,7 +9,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -20,7 +19,9 @@ use tracing::warn;
 use super::{
     PostgresError,
     cluster::{Cluster, NAME, PORT},
-    io_error, path_error, priority,
+    io_error, path_error,
+    postmaster::Postmaster,
+    priority,
 };
 use crate::process_table;
 
@@ -53,7 +54,7 @@ impl Cluster {
         loop {
             let before = fs::metadata(&self.log).map_or(0, |found| found.len());
             if self.pg_ctl(&["start", "--wait"], START).await?.success() {
-                if let Some(postmaster) = self.postmaster() {
+                if let Some(postmaster) = self.postmaster().pid() {
                     priority::lower(postmaster);
                 }
                 return Ok(false);
@@ -74,18 +75,11 @@ impl Cluster {
 
     /// Is the process there that holds the data? A file that a dead one left names a pid that is gone or another's.
     pub(super) fn is_running(&self) -> bool {
-        self.postmaster().is_some()
+        self.postmaster() != Postmaster::Gone
     }
 
-    /// The pid of the server, if it is ours and alive.
-    fn postmaster(&self) -> Option<i32> {
-        let text = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
-        let pid = text.lines().next()?.trim().parse::<i32>().ok()?;
-        let alive = matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
-        // Its working directory is its data directory.
-        let here =
-            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.data || same(&cwd, &self.data));
-        (alive && here).then_some(pid)
+    fn postmaster(&self) -> Postmaster {
+        Postmaster::find(&self.data, self.account.uid())
     }
 
     /// Connects as soon as it lets us in, and makes our database if it is not there.
@@ -146,7 +140,9 @@ impl Cluster {
             .await?
             .success();
         match self.postmaster() {
-            Some(postmaster) if !stopped => self.kill(postmaster).await,
+            Postmaster::Certain(postmaster) if !stopped => self.kill(postmaster).await,
+            // Nobody is killed on suspicion.
+            Postmaster::Perhaps(_) if !stopped => Err(self.does_not_stop()),
             _ => Ok(()),
         }
     }
@@ -163,10 +159,7 @@ impl Cluster {
         let deadline = Instant::now() + LEFTOVERS;
         while self.is_running() {
             if Instant::now() >= deadline {
-                return Err(PostgresError::Failed {
-                    program: "pg_ctl stop",
-                    output: self.log_end(),
-                });
+                return Err(self.does_not_stop());
             }
             sleep(POLL).await;
         }
@@ -194,8 +187,11 @@ impl Cluster {
         open.map_err(path_error("open", &self.log))
     }
 
-    fn log_end(&self) -> String {
-        last_lines(&fs::read(&self.log).unwrap_or_default())
+    fn does_not_stop(&self) -> PostgresError {
+        PostgresError::Failed {
+            program: "pg_ctl stop",
+            output: last_lines(&fs::read(&self.log).unwrap_or_default()),
+        }
     }
 }
 
@@ -221,10 +217,6 @@ fn passes(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
         _ => false,
     }
-}
-
-fn same(one: &std::path::Path, other: &std::path::Path) -> bool {
-    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The last lines of a program's output, for an error.

@@ -9,34 +9,34 @@ use nix::sys::signal::Signal;
 pub(super) struct Exit {
     /// `Err`: what is said of an end that nobody knows.
     status: Result<ExitStatus, String>,
-    /// The kernel killed for want of memory while the worker ran, perhaps the worker.
-    out_of_memory: bool,
+    /// Did the kernel kill for want of memory while the worker ran, perhaps the worker? `None`: nobody knows.
+    out_of_memory: Option<bool>,
 }
 
 impl Exit {
     pub(super) fn new(status: ExitStatus) -> Self {
         Self {
             status: Ok(status),
-            out_of_memory: false,
+            out_of_memory: None,
         }
     }
 
     pub(super) fn unknown(why: impl Into<String>) -> Self {
         Self {
             status: Err(why.into()),
-            out_of_memory: false,
+            out_of_memory: None,
         }
     }
 
-    /// The same, and the kernel killed something for want of memory meanwhile.
-    pub(super) fn out_of_memory(self, out_of_memory: bool) -> Self {
+    /// The same; did the kernel kill something for want of memory meanwhile? `None`: nobody knows.
+    pub(super) fn out_of_memory(self, out_of_memory: Option<bool>) -> Self {
         Self { out_of_memory, ..self }
     }
 
     /// Did somebody kill it? No fault of a program ends in SIGKILL: of our limits none sends it (sandbox.rs), and the
     /// kernel's own killer counts what it does. What cannot be told from that is not somebody's doing.
     pub(super) fn is_somebodys_kill(&self) -> bool {
-        self.is_sigkill() && !self.out_of_memory
+        self.is_sigkill() && self.out_of_memory == Some(false)
     }
 
     fn is_sigkill(&self) -> bool {
@@ -52,7 +52,7 @@ impl fmt::Display for Exit {
             Err(why) => f.write_str(why),
         }?;
         // Of any other end it explains nothing.
-        if self.out_of_memory && self.is_sigkill() {
+        if self.out_of_memory == Some(true) && self.is_sigkill() {
             f.write_str(", while the kernel was out of memory")?;
         }
         Ok(())
@@ -85,19 +85,26 @@ mod tests {
 
     #[test]
     fn only_a_sigkill_that_the_kernel_did_not_send_is_somebodys_doing() {
-        let ended = |raw| Exit::new(ExitStatus::from_raw(raw));
+        let ended = |raw| Exit::new(ExitStatus::from_raw(raw)).out_of_memory(Some(false));
         assert!(ended(9).is_somebodys_kill());
         // An exit status, an abort, a fault, SIGKILL by the kernel, and nobody knows.
         assert!(!ended(1 << 8).is_somebodys_kill());
         assert!(!ended(6).is_somebodys_kill());
         assert!(!ended(0x8b).is_somebodys_kill());
-        let killed = ended(9).out_of_memory(true);
+        let killed = ended(9).out_of_memory(Some(true));
         assert!(!killed.is_somebodys_kill());
         assert_eq!(
             killed.to_string(),
             "signal 9 (SIGKILL), while the kernel was out of memory"
         );
-        assert_eq!(ended(0).out_of_memory(true).to_string(), "exit status 0");
+        assert_eq!(ended(0).out_of_memory(Some(true)).to_string(), "exit status 0");
         assert!(!Exit::unknown("unknown (adopted)").is_somebodys_kill());
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_count_its_kills_a_sigkill_is_nobodys_and_memory_is_not_blamed() {
+        let killed = Exit::new(ExitStatus::from_raw(9)).out_of_memory(None);
+        assert!(!killed.is_somebodys_kill());
+        assert_eq!(killed.to_string(), "signal 9 (SIGKILL)");
     }
 }

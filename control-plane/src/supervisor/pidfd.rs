@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
     io::Errno,
     ioctl::{Opcode, Updater, ioctl, opcode},
@@ -75,6 +76,12 @@ impl Pidfd {
                 _ => return Exit::unknown(UNKNOWN),
             }
         }
+    }
+
+    /// Is it gone already, reaped or not?
+    pub(super) fn has_ended(&self) -> bool {
+        let mut process = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
+        poll(&mut process, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Sends a signal; a process that is gone needs none.

@@ -17,7 +17,7 @@ pub(super) struct Process {
     handle: Handle,
     /// Its process id.
     pub(super) pid: i32,
-    /// As [`process_table::oom_kills`] had it at first.
+    /// As [`process_table::oom_kills`] had it while the process lived.
     oom_kills: Option<u64>,
 }
 
@@ -42,10 +42,13 @@ impl Process {
 
     /// The one of a run record, by its pidfd.
     pub(super) fn adopted(pid: i32, pidfd: OwnedFd) -> io::Result<Self> {
+        let oom_kills = process_table::oom_kills();
+        let process = Pidfd::watch(pidfd)?;
         Ok(Self {
             pid,
-            handle: Handle::Adopted(Pidfd::watch(pidfd)?),
-            oom_kills: process_table::oom_kills(),
+            // Of one that has ended already, nobody knows whether the kernel had killed it by then.
+            oom_kills: oom_kills.filter(|_| !process.has_ended()),
+            handle: Handle::Adopted(process),
         })
     }
 
@@ -58,7 +61,8 @@ impl Process {
             },
             Handle::Adopted(process) => process.ended().await,
         };
-        exit.out_of_memory(process_table::oom_kills() != self.oom_kills)
+        let counts = self.oom_kills.zip(process_table::oom_kills());
+        exit.out_of_memory(counts.map(|(before, now)| before != now))
     }
 
     /// SIGKILL.
@@ -84,5 +88,56 @@ impl Process {
         if let Err(error) = sent {
             tracing::warn!(pid = self.pid, signal = %by_pid, %error, "a worker could not be signalled");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    fn adopted(pid: u32) -> Process {
+        let pid = pid.cast_signed();
+        let pidfd = pidfd_open(rustix::process::Pid::from_raw(pid).unwrap(), PidfdFlags::empty());
+        Process::adopted(pid, pidfd.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whose_kill_it_was_is_known_only_of_a_process_that_was_seen_alive() {
+        if process_table::oom_kills().is_none() {
+            return;
+        }
+        let spawned = || {
+            Command::new("sleep")
+                .arg("600")
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap()
+                .id()
+        };
+        let mut alive = adopted(spawned());
+        alive.kill();
+        // Unless memory ran out just now.
+        let exit = alive.ended().await;
+        assert!(
+            exit.is_somebodys_kill() || exit.to_string().contains("memory"),
+            "{exit}"
+        );
+
+        let pid = spawned();
+        let first = adopted(pid);
+        first.kill();
+        let Handle::Adopted(process) = &first.handle else {
+            unreachable!("it was adopted");
+        };
+        while !process.has_ended() {
+            std::thread::yield_now();
+        }
+        let exit = adopted(pid).ended().await;
+        assert_eq!(exit.to_string(), "signal 9 (SIGKILL)");
+        assert!(!exit.is_somebodys_kill());
     }
 }

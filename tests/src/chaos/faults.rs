@@ -1,6 +1,7 @@
 //! What strikes, and when.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -10,8 +11,8 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Asked, Outcome, disk::SmallDisk, link, stage::Stage};
-use crate::{Dice, Frozen, eventually, kill_tree};
+use super::{Asked, Outcome, link, stage::Stage};
+use crate::{Dice, Frozen, SmallDisk, eventually, kill_tree};
 
 /// A frozen process is frozen for this long at most.
 const FROZEN_MS: u64 = 3_000;
@@ -124,12 +125,12 @@ impl Struck {
 /// The faults of a run.
 pub(super) struct Faults {
     struck: Vec<Struck>,
-    disk: Option<SmallDisk>,
+    disk: Option<Arc<SmallDisk>>,
     limit: u64,
 }
 
 impl Faults {
-    pub(super) fn new(disk: Option<SmallDisk>) -> Self {
+    pub(super) fn new(disk: Option<Arc<SmallDisk>>) -> Self {
         Self {
             struck: Vec::new(),
             disk,
@@ -184,7 +185,7 @@ impl Faults {
             Fault::CutLink => link::cut(stage.world.pid()),
             Fault::FillDisk => {
                 if let Some(disk) = &self.disk {
-                    let full = disk.fill();
+                    let full = disk.fill(0);
                     away(dice, FROZEN_MS);
                     drop(full);
                     thread::sleep(DISK_TRIED_AGAIN);

@@ -96,12 +96,10 @@ impl OutagePlan {
         thread::sleep(AFTER);
         let outcomes = stage.end();
         let most = sampler.stop();
-        let restarts = stage.settled()["restarts"].as_u64().unwrap_or_default();
+        let replaced = stage.replaced();
         let mut verdict = Verdict::new(&outcomes, &[], Allowed::Nothing);
         verdict.lines.extend(self.lines(&outcomes, &seen, began, most));
-        verdict
-            .lines
-            .push(Line::none("workers that died", usize::try_from(restarts).unwrap_or(1)));
+        verdict.lines.push(Line::none("workers that died", replaced));
         verdict
     }
 

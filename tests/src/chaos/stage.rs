@@ -72,10 +72,23 @@ impl Stage {
     /// The worker by its run record, which can be read while nobody answers. Waits for one that lives.
     pub(super) fn worker(&self) -> i32 {
         eventually("there is a worker", || {
-            let record = fs::read(self.world.run_record(&self.proxy)).ok()?;
-            let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
-            let pid = i32::try_from(record["pid"].as_i64()?).ok()?;
+            let pid = i32::try_from(self.run_record()?["pid"].as_i64()?).ok()?;
             is_alive(pid).then_some(pid)
+        })
+    }
+
+    fn run_record(&self) -> Option<serde_json::Value> {
+        let record = fs::read(self.world.run_record(&self.proxy)).ok()?;
+        serde_json::from_slice(&record).ok()
+    }
+
+    /// How many workers came after the first, once everything runs.
+    pub(super) fn replaced(&self) -> usize {
+        self.settled();
+        eventually("the worker that serves has sent records", || {
+            let serves = self.run_record()?["epoch"].as_str()?.parse().ok()?;
+            let epochs = rows::epochs(&self.database, &self.proxy).ok()?;
+            epochs.contains(&serves).then_some(epochs.len() - 1)
         })
     }
 
@@ -86,14 +99,12 @@ impl Stage {
         })
     }
 
-    /// Waits until everything runs and answers: the proxy, as `proxyctl` shows it.
-    pub(super) fn settled(&self) -> serde_json::Value {
+    /// Waits until everything runs and answers.
+    fn settled(&self) {
         eventually("everything runs again", || {
             let now = self.world.proxyctl(["-o", "json", "proxy", "get", &self.proxy]);
-            (now.code == 0)
-                .then(|| now.json())
-                .filter(|now| now["state"] == "running")
-        })
+            (now.code == 0 && now.json()["state"] == "running").then_some(())
+        });
     }
 
     /// Ends the load and waits until everything is stored, or nothing has come for a while.

@@ -158,9 +158,8 @@ async fn what_a_dead_instance_wrote_is_sent_by_the_next() {
     let running = Running::new(&scratch, 64 * MIB);
     running.put(100, 1000);
     running.die();
-    let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+    let (queue, first, next) = recovered(&scratch);
     assert_eq!((first, next), (0, 100));
-    let queue = Queue::recovered(Arc::new(spool), first, next);
     // The database has some of it already.
     assert_eq!(drain(&queue, 37, 100).await, (63, vec![]));
     assert!(queue.empty().now_or_never().is_some());
@@ -242,8 +241,7 @@ async fn gaps_of_a_dead_instance_are_what_they_were() {
     let running = Running::new(&scratch, 2 * MIB);
     running.put(600, 10_000);
     running.die();
-    let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
-    let queue = Queue::recovered(Arc::new(spool), first, next);
+    let (queue, _, _) = recovered(&scratch);
     let (records, gaps) = drain(&queue, 0, 600).await;
     let lost: u64 = gaps.iter().map(|gap| gap.records).sum();
     assert!(lost > 0 && gaps.iter().all(|gap| gap.exchanges == gap.records));
@@ -253,11 +251,7 @@ async fn gaps_of_a_dead_instance_are_what_they_were() {
 #[tokio::test]
 async fn a_torn_tail_is_cut_and_a_bad_segment_is_put_aside() {
     let scratch = Scratch::new();
-    let running = Running::new(&scratch, 2 * MIB);
-    running.put(100, 10_000);
-    running.die();
-    let segments = scratch.segments();
-    assert!(segments.len() >= 3);
+    let segments = segments_left_behind(&scratch);
     let last = segments.last().unwrap();
     let length = fs::metadata(last).unwrap().len();
     File::options()
@@ -269,9 +263,8 @@ async fn a_torn_tail_is_cut_and_a_bad_segment_is_put_aside() {
     let bad = vec![0xee; fs::metadata(&segments[1]).unwrap().len() as usize];
     fs::write(&segments[1], bad).unwrap();
 
-    let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+    let (queue, first, next) = recovered(&scratch);
     assert_eq!((first, next), (0, 99));
-    let queue = Queue::recovered(Arc::new(spool), first, next);
     let (records, gaps) = drain(&queue, 0, 99).await;
     assert_eq!((records + gaps[0].records, gaps.len()), (99, 1));
     assert!(segments[1].with_extension("bad").exists());
@@ -309,17 +302,31 @@ fn a_directory_has_one_owner() {
 #[tokio::test]
 async fn what_was_committed_before_its_segment_was_deleted_is_not_sent_again() {
     let scratch = Scratch::new();
-    let running = Running::new(&scratch, 2 * MIB);
-    running.put(100, 10_000);
-    running.die();
-    let acked = 60_u64;
-    fs::write(
-        scratch.0.join(ACKED),
-        [acked.to_be_bytes(), (!acked).to_be_bytes()].concat(),
-    )
-    .unwrap();
+    segments_left_behind(&scratch);
+    fs::write(scratch.0.join(ACKED), note(60)).unwrap();
     let (_, first, next) = Spool::recover(&scratch.0).unwrap();
     assert!((1..=60).contains(&first) && next == 100, "{first}");
+}
+
+/// A directory with 100 records in three segments or more whose owner is gone: the segments.
+fn segments_left_behind(scratch: &Scratch) -> Vec<PathBuf> {
+    let running = Running::new(scratch, 2 * MIB);
+    running.put(100, 10_000);
+    running.die();
+    let segments = scratch.segments();
+    assert!(segments.len() >= 3);
+    segments
+}
+
+/// As [`ACKED`] is written.
+fn note(acked: u64) -> Vec<u8> {
+    [acked.to_be_bytes(), (!acked).to_be_bytes()].concat()
+}
+
+/// What the next owner finds: all of it that is to be sent, from which record on, and how far it goes.
+fn recovered(scratch: &Scratch) -> (Queue, u64, u64) {
+    let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+    (Queue::recovered(Arc::new(spool), first, next), first, next)
 }
 
 /// A directory with one segment of `count` records whose owner is gone; its bytes, and where each record begins.
@@ -344,10 +351,9 @@ async fn a_last_record_that_is_cut_anywhere_costs_only_itself() {
     let last = *starts.last().unwrap();
     for cut in last..whole.len() {
         fs::write(&file, &whole[..cut]).unwrap();
-        let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+        let (queue, first, next) = recovered(&scratch);
         assert_eq!((first, next), (0, 4), "cut at {cut}");
         assert_eq!(fs::metadata(&file).unwrap().len(), last as u64, "cut at {cut}");
-        let queue = Queue::recovered(Arc::new(spool), first, next);
         assert_eq!(drain(&queue, 0, 4).await, (4, vec![]), "cut at {cut}");
     }
 }
@@ -361,9 +367,8 @@ async fn a_bit_that_flipped_costs_the_record_it_is_in_and_that_is_counted() {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << bit;
             fs::write(&file, damaged).unwrap();
-            let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+            let (queue, first, next) = recovered(&scratch);
             assert_eq!((first, next), (0, 5), "bit {bit} of byte {at}");
-            let queue = Queue::recovered(Arc::new(spool), first, next);
             let (records, gaps) = drain(&queue, 0, 5).await;
             let gaps: Vec<_> = gaps.iter().map(|gap| (gap.first_seq, gap.records)).collect();
             assert_eq!((records, gaps), (4, vec![(2, 1)]), "bit {bit} of byte {at}");
@@ -375,12 +380,7 @@ async fn a_bit_that_flipped_costs_the_record_it_is_in_and_that_is_counted() {
 #[tokio::test]
 async fn a_crash_between_the_deletion_of_segments_and_their_acknowledgement_is_recovered_from() {
     let scratch = Scratch::new();
-    let running = Running::new(&scratch, 2 * MIB);
-    running.put(100, 10_000);
-    running.die();
-    let segments = scratch.segments();
-    assert!(segments.len() >= 3);
-    let note = |acked: u64| [acked.to_be_bytes(), (!acked).to_be_bytes()].concat();
+    let segments = segments_left_behind(&scratch);
     let acked = scratch.0.join(ACKED);
     for segment in &segments[..2] {
         fs::remove_file(segment).unwrap();
@@ -397,9 +397,8 @@ async fn a_crash_between_the_deletion_of_segments_and_their_acknowledgement_is_r
             if let Some(left) = left {
                 fs::write(&acked, left).unwrap();
             }
-            let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+            let (queue, first, next) = recovered(&scratch);
             assert!(first > 0 && next == 100, "{first} to {next}");
-            let queue = Queue::recovered(Arc::new(spool), first, next);
             // The database has what was deleted.
             assert_eq!(drain(&queue, first, 100).await, (100 - first, vec![]));
         }
@@ -408,8 +407,7 @@ async fn a_crash_between_the_deletion_of_segments_and_their_acknowledgement_is_r
         fs::remove_file(segment).unwrap();
     }
     let _ = fs::remove_file(&acked);
-    let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
-    let queue = Queue::recovered(Arc::new(spool), first, next);
+    let (queue, _, _) = recovered(&scratch);
     assert!(queue.empty().now_or_never().is_some(), "nothing is left to be sent");
 }
 
@@ -486,9 +484,8 @@ proptest! {
         let lost: u64 = gaps.iter().map(|gap| gap.records).sum();
         let seen = committed + records + lost;
         running.die();
-        let (spool, first, next) = Spool::recover(&scratch.0).unwrap();
+        let (queue, first, next) = recovered(&scratch);
         prop_assert!(first <= seen && next == made || seen == made);
-        let queue = Queue::recovered(Arc::new(spool), first, next);
         let (records, gaps) = runtime.block_on(drain(&queue, seen, next));
         let lost: u64 = gaps.iter().map(|gap| gap.records).sum();
         prop_assert_eq!(seen + records + lost, made.max(next));
