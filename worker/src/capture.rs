@@ -31,14 +31,14 @@ use proxyplane_record::{Exchange, ExchangeKind, Kind, Record};
 use proxyplane_spec::CaptureSpec;
 use tokio::sync::mpsc;
 
-use self::open::OpenExchanges;
 pub use self::recorder::Recorder;
 pub(crate) use self::{
     access_log::AccessLog,
     open::sweep,
-    queue::{AckError, Queue, Sender},
+    queue::{AckError, PRESSURE_FILE, Queue, Sender},
     spool::Spool,
 };
+use self::{open::OpenExchanges, queue::Pressure};
 use crate::service::{Drain, Stats};
 
 /// Updates on their way to watchers; when it is full the next ones are dropped, which live updates allow.
@@ -68,7 +68,7 @@ impl Capture {
     /// The same with records that go through a spool in the directory `dir`.
     pub fn spooling(drain: Drain, dir: &Path) -> io::Result<(Arc<Self>, mpsc::Receiver<Bytes>)> {
         let spool = Arc::new(Spool::open(dir)?);
-        let queue = Arc::new(Queue::spooling(Arc::clone(&spool)));
+        let queue = Arc::new(Queue::spooling(Arc::clone(&spool), Pressure::of_machine()));
         let thread = |name: &str, run: fn(&Arc<Queue>, &Arc<Spool>)| {
             let (queue, spool) = (Arc::clone(&queue), Arc::clone(&spool));
             thread::Builder::new()

@@ -7,6 +7,7 @@
 
 mod batch;
 mod pace;
+mod pressure;
 mod state;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 use self::state::{Mode, Next, State};
 pub(crate) use self::{
     batch::Batch,
+    pressure::{FILE as PRESSURE_FILE, Pressure},
     state::{AckError, Sender},
 };
 use super::{lock, spool::Spool};
@@ -31,7 +33,7 @@ use crate::service::QueueStats;
 
 /// Captured bodies and messages in the queue, in bytes; above it their exchanges wait, so that one large transfer
 /// does not take the whole queue from the small ones.
-const BULK_MAX: usize = 16 * 1024 * 1024;
+const BULK_MAX: usize = 8 * 1024 * 1024;
 /// Keeps live views fresh while commits are slow.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -92,9 +94,10 @@ impl Queue {
         }
     }
 
-    /// A queue whose records are in `spool` before they are sent.
-    pub(super) fn spooling(spool: Arc<Spool>) -> Self {
-        Self::new(limits::RECORD_QUEUE_BYTES, State::spooling(spool.limit()), Some(spool))
+    /// A queue whose records are in `spool` before they are sent; `pressure` is on the machine's CPUs.
+    pub(super) fn spooling(spool: Arc<Spool>, pressure: Pressure) -> Self {
+        let state = State::spooling(spool.limit(), pressure);
+        Self::new(limits::RECORD_QUEUE_BYTES, state, Some(spool))
     }
 
     /// A queue of what an instance that is gone has left in `spool`: records `first` to (not with) `next`.

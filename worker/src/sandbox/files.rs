@@ -18,11 +18,13 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
+use crate::capture::PRESSURE_FILE;
+
 /// The newest ABI whose rights were considered here. Of those, what the kernel does not know is left out.
 const CONSIDERED: ABI = ABI::V6;
 
-/// Configuration, libraries and certificates.
-const READABLE: [&str; 10] = [
+/// Configuration, libraries and certificates, and how busy the machine is.
+const READABLE: [&str; 11] = [
     "/etc",
     "/usr",
     "/lib",
@@ -34,6 +36,7 @@ const READABLE: [&str; 10] = [
     "/run/systemd/resolve",
     "/dev/urandom",
     "/dev/random",
+    PRESSURE_FILE,
 ];
 
 /// Puts the calling thread, and all that it starts, under the rules. Says which ABI of Landlock is in force, 0 if none.

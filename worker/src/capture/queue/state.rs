@@ -16,6 +16,7 @@ use super::{
     Take,
     batch::{Batch, Saved},
     pace::Pace,
+    pressure::Pressure,
 };
 use crate::capture::block::{Block, Blocks};
 
@@ -143,9 +144,10 @@ impl Default for State {
 }
 
 impl State {
-    pub(super) fn spooling(limit: u64) -> Self {
+    pub(super) fn spooling(limit: u64, pressure: Pressure) -> Self {
         let mut state = Self {
             mode: Mode::Spooling,
+            pace: Pace::spooling(pressure),
             ..Self::default()
         };
         state.fit(limit);
@@ -159,6 +161,7 @@ impl State {
             acked: first.min(next),
             stored: (first < next).then_some(first..next),
             recovered: true,
+            pace: Pace::recovered(),
             ..Self::default()
         }
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proxyplane_record::{BodyChunk, Exchange, Gap, Kind, Record, frame};
 
 use super::*;
-use crate::capture::queue::Queue;
+use crate::capture::queue::{Pressure, Queue};
 
 /// A directory that goes with the test.
 struct Scratch(PathBuf);
@@ -51,7 +51,7 @@ impl Running {
     fn new(scratch: &Scratch, limit: u64) -> Self {
         let spool = Arc::new(Spool::open(&scratch.0).unwrap());
         spool.configure(limit, SpoolFull::DropOldest);
-        let queue = Arc::new(Queue::spooling(spool.clone()));
+        let queue = Arc::new(Queue::spooling(spool.clone(), Pressure::default()));
         queue.set_eager(true);
         let thread = |run: fn(&Arc<Queue>, &Arc<Spool>)| {
             let (queue, spool) = (queue.clone(), spool.clone());
