@@ -3,7 +3,7 @@
 use std::{str::FromStr as _, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Connection as _,
+    ConnectOptions as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::task::JoinHandle;
@@ -25,9 +25,6 @@ const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Idle connections are closed after this: each costs the server memory.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// A connection that was used so lately is not asked whether it is alive, which would be a round trip before each
-/// statement. A server that hangs since holds up whoever gets it, as it does a statement that was under way.
-const TRUSTED: Duration = Duration::from_millis(100);
 
 /// The database, migrated.
 pub(super) struct Database {
@@ -56,16 +53,6 @@ impl Database {
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, used| {
-                let is_trusted = used.idle_for < TRUSTED;
-                Box::pin(async move {
-                    if !is_trusted {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
             .connect_lazy_with(options);
         let database = Self { pool, private };
         match database.prepare(config.database_url.as_ref()).await {

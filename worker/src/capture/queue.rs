@@ -33,7 +33,7 @@ use crate::service::QueueStats;
 
 /// Captured bodies and messages in the queue, in bytes; above it their exchanges wait, so that one large transfer
 /// does not take the whole queue from the small ones.
-const BULK_MAX: usize = 8 * 1024 * 1024;
+const BULK_MAX: usize = 12 * 1024 * 1024;
 /// Keeps live views fresh while commits are slow.
 const PATIENCE: Duration = Duration::from_millis(20);
 
