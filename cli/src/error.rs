@@ -155,7 +155,9 @@ impl ApiError {
             return holder
                 .filter(|holder| !self.message.contains(holder.as_str()))
                 .map(|holder| format!("held by {holder}"))
-                .or_else(|| Some("--port 0 picks a free port".into()));
+                .or_else(|| {
+                    Some("`proxy update --port` takes another; `proxy create` without --port picks a free one".into())
+                });
         }
         match known.name {
             "WORKSPACE_NOT_EMPTY" => Some("--force stops and removes its proxies with it; their traffic stays".into()),

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::{
     ingest::{self, IngestHandle},
     pki::Pki,
-    store::{self, Db, services::ServiceRow},
+    store::{self, Db, StoreError, services::ServiceRow},
     supervisor::{ServiceState, ServiceStatus, Supervisor},
 };
 
@@ -67,6 +67,11 @@ impl Health {
     /// Were the services that are to run started?
     pub fn has_started(&self) -> bool {
         self.0.started.load(Ordering::Acquire)
+    }
+
+    /// Is the database there?
+    pub async fn storage(&self) -> Result<(), StoreError> {
+        store::ping(&self.0.db).await
     }
 
     /// How each part does now.

@@ -56,7 +56,7 @@ pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(act: impl F
     }
 }
 
-/// Is the database there? For readiness.
+/// Is the database there?
 pub async fn ping(db: &Db) -> Result<(), StoreError> {
     sqlx::query!("SELECT 1 AS one").fetch_one(db).await?;
     Ok(())

@@ -130,7 +130,12 @@ impl Upgrade {
         if output.status.success() {
             Ok(output)
         } else {
-            Err(self.unfit(cut(String::from_utf8_lossy(&output.stderr).trim())))
+            let said = cut(String::from_utf8_lossy(&output.stderr).trim());
+            Err(self.unfit(if said.is_empty() {
+                output.status.to_string()
+            } else {
+                said
+            }))
         }
     }
 

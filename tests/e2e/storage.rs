@@ -31,6 +31,7 @@ async fn a_database_that_hangs_is_told_and_nothing_is_lost() {
     let ready = Curl::direct().get(&format!("{}/ready", world.api()));
     assert_eq!(ready.status, 503, "{}", ready.text());
     stopped.ctl("start", [""; 0]).fails(3, "database");
+    world.proxyctl(["system", "upgrade"]).fails(3, "database");
     requests(&proxy, &origin, 200);
     let worker_survives = fs::exists(format!("/proc/{}", world_worker(&world, &proxy))).unwrap();
     assert!(worker_survives);

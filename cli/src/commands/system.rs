@@ -146,7 +146,7 @@ struct Upgraded {
     version: String,
 }
 
-/// Asks for the upgrade, and waits until the program that took over answers.
+/// Asks for the upgrade, and waits until the program that took over is ready, as the one before it was.
 async fn upgrade(context: &Context) -> Result<(), Error> {
     let status = || async {
         let mut system = context.client.system();
@@ -157,9 +157,13 @@ async fn upgrade(context: &Context) -> Result<(), Error> {
     let deadline = Instant::now() + BACK_WITHIN;
     let after = loop {
         match status().await {
-            Ok(after) if after.run_id != before.run_id => break after,
-            // Still the old one, on its way out.
+            Ok(after) if after.run_id != before.run_id && (after.ready || !before.ready) => break after,
+            // Still the old one, on its way out, or the new one is at its beginning.
             Ok(_) if Instant::now() < deadline => {}
+            Ok(after) if after.run_id != before.run_id => {
+                let waiting = after.parts.into_iter().filter(|part| !part.ready);
+                return Err(Error::NotReady(waiting.map(|part| part.name).collect()));
+            }
             Ok(_) => return Err(Error::NotReady(vec!["the program that takes over".to_owned()])),
             Err(error) if !error.is_lost_connection() || Instant::now() >= deadline => return Err(error),
             Err(_) => {}

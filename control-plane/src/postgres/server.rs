@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::{
@@ -27,6 +27,8 @@ use crate::process_table;
 
 /// For a start: recovery after a crash replays at most `max_wal_size`.
 const START: Duration = Duration::from_mins(2);
+/// For an answer to one attempt to connect: a server that hangs takes connections.
+const ANSWER: Duration = Duration::from_secs(5);
 /// For the processes of a server that was killed to end.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 /// For a stop; a fast one takes as long as its checkpoint.
@@ -100,13 +102,19 @@ impl Cluster {
     async fn admitted(&self, options: &PgConnectOptions) -> Result<PgConnection, PostgresError> {
         let deadline = Instant::now() + START;
         loop {
-            match options.connect().await {
-                Ok(connection) => return Ok(connection),
-                Err(error) if Instant::now() >= deadline || !passes(&error) => {
-                    return Err(PostgresError::Silent(error.to_string()));
+            let error = match timeout(ANSWER, options.connect()).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) if !passes(&error) => return Err(PostgresError::Silent(error.to_string())),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => {
+                    warn!("the private Postgres takes connections and does not answer; waiting for it");
+                    "it takes connections and does not answer".to_owned()
                 }
-                Err(_) => sleep(POLL).await,
+            };
+            if Instant::now() >= deadline {
+                return Err(PostgresError::Silent(error));
             }
+            sleep(POLL).await;
         }
     }
 
