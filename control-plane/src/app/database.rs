@@ -6,7 +6,7 @@ use sqlx::{
     ConnectOptions as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tracing::{info, log::LevelFilter, warn};
 
 use super::StartError;
@@ -25,6 +25,8 @@ const CONNECTIONS: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Idle connections are closed after this: each costs the server memory.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// For statements that are under way when the server stops: one that hangs would hold it for ever.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The database, migrated.
 pub(super) struct Database {
@@ -92,7 +94,9 @@ impl Database {
 
     /// Closes the connections and stops the private server.
     pub(super) async fn stop(self) {
-        self.pool.close().await;
+        if timeout(CLOSE, self.pool.close()).await.is_err() {
+            warn!("the database does not answer; its connections are cut off");
+        }
         if let Some(Private { postgres, keeper }) = self.private {
             keeper.abort();
             // It must not find the server gone and start it again.
