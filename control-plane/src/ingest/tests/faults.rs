@@ -169,9 +169,10 @@ async fn a_partition_that_was_detached_or_dropped_is_there_again_when_a_record_n
     world.commit(&session, 0, &[complete(ids[0])]).await;
     let day = partitions::Day::of_id(ids[0].as_bytes());
     // For a test that runs at midnight.
-    partitions::ensure(&mut world.db.acquire().await.unwrap(), day.plus(1))
-        .await
-        .unwrap();
+    // In a transaction, as it asks: the keeper makes it as well.
+    let mut transaction = world.db.begin().await.unwrap();
+    partitions::ensure(&mut transaction, day.plus(1)).await.unwrap();
+    transaction.commit().await.unwrap();
     let days = [day, day.plus(1)];
     for day in days {
         let detach = format!("ALTER TABLE exchanges DETACH PARTITION exchanges_{day}");
