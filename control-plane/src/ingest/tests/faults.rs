@@ -168,8 +168,7 @@ async fn a_partition_that_was_detached_or_dropped_is_there_again_when_a_record_n
     let ids = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
     world.commit(&session, 0, &[complete(ids[0])]).await;
     let day = partitions::Day::of_id(ids[0].as_bytes());
-    // For a test that runs at midnight.
-    // In a transaction, as it asks: the keeper makes it as well.
+    // For a test that runs at midnight. In a transaction, because the keeper may be making it too.
     let mut transaction = world.db.begin().await.unwrap();
     partitions::ensure(&mut transaction, day.plus(1)).await.unwrap();
     transaction.commit().await.unwrap();
