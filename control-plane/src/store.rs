@@ -3,7 +3,7 @@
 //! Reads take any executor, writes take a connection, so that the caller decides what one transaction is. Queries are
 //! checked against the schema when they are compiled; `scripts/sqlx` renews the offline data after a change.
 
-pub mod body_chunks;
+pub mod bodies;
 pub mod display;
 pub mod error;
 pub mod events;
