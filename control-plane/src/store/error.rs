@@ -1,5 +1,7 @@
 //! What can go wrong in the store.
 
+use std::io;
+
 use sqlx::{error::ErrorKind, migrate::MigrateError};
 
 /// Why a call to the store failed.
@@ -49,6 +51,11 @@ impl StoreError {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// The server is at its start and waits for the database.
+    pub(crate) fn awaited() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+
     pub(crate) fn from_migration(error: MigrateError) -> Self {
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
@@ -87,6 +94,30 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error
             .code()
             .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
+        _ => false,
+    }
+}
+
+/// Does it pass by itself that nobody answers: the server is not reached, not listening yet, starting up, or full? A wrong
+/// password, an unknown host or a certificate stay wrong.
+pub(crate) fn may_answer_later(error: &sqlx::Error) -> bool {
+    use io::ErrorKind as Kind;
+    match error {
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            Kind::NotFound
+                | Kind::ConnectionRefused
+                | Kind::ConnectionReset
+                | Kind::ConnectionAborted
+                | Kind::BrokenPipe
+                | Kind::UnexpectedEof
+                | Kind::TimedOut
+                | Kind::WouldBlock
+                | Kind::HostUnreachable
+                | Kind::NetworkUnreachable
+                | Kind::NetworkDown
+        ),
+        sqlx::Error::Database(_) => is_away(error),
         _ => false,
     }
 }
