@@ -125,6 +125,10 @@ async fn serve(
     upgrade::let_signals_through().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
     let reception = Reception::open(&config, data, listener, process, upgrade).await?;
+    if !client::is_announced(environment) {
+        // Whoever has no other server to ask finds this one while it waits, too.
+        let _ = reception.announce(environment, data);
+    }
     let mut database = Database::open(&config, data).await?;
     let events = writer.events();
     let reached = tokio::select! {

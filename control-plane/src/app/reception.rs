@@ -1,6 +1,12 @@
 //! What there is before the database answers: the address is served, and whoever asks is told what is waited for.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::net::TcpListener;
 use tracing::info;
@@ -9,7 +15,8 @@ use uuid::Uuid;
 use super::StartError;
 use crate::{
     api::{Api, Opening, Token},
-    config::Config,
+    client,
+    config::{Config, Environment},
     data_dir::DataDir,
     health::Health,
     lifecycle::Lifecycle,
@@ -63,10 +70,16 @@ impl Reception {
             opening,
         })
     }
+
+    /// Has `proxyctl` of this account find us, before it is known whether we are to stay.
+    pub(super) fn announce(&self, environment: &Environment, data: &DataDir) -> io::Result<PathBuf> {
+        let server = format!("http://{}", client::reachable(self.address));
+        client::announce(environment, &server, &data.token())
+    }
 }
 
 /// Writes the CA certificate where everybody may read it.
-fn export(path: &Path, pem: &str) -> std::io::Result<()> {
+fn export(path: &Path, pem: &str) -> io::Result<()> {
     if fs::read_to_string(path).is_ok_and(|present| present == pem) {
         return Ok(());
     }
