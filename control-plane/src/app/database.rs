@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info, log::LevelFilter, warn};
+use tracing::{debug, field::display, info, log::LevelFilter, warn};
 
 use super::StartError;
 use crate::{
@@ -110,10 +110,7 @@ impl Database {
         if is_told {
             events.database_awaited(since);
         }
-        match &self.url {
-            Some(url) => info!(%url, "the database is ready"),
-            None => info!("the private Postgres is ready"),
-        }
+        info!(url = self.url.as_ref().map(display), "the database is ready");
         Ok(())
     }
 
