@@ -137,6 +137,8 @@ async fn serve(
     };
     match reached {
         Some(Ok(())) => {}
+        // A private server that lets nobody in is left as it is.
+        Some(Err(error @ StartError::Postgres(_))) => return Err(error),
         Some(Err(error)) => {
             database.stop().await;
             return Err(error);

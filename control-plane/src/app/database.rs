@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, field::display, info, log::LevelFilter, warn};
+use tracing::{debug, info, log::LevelFilter, warn};
 
 use super::StartError;
 use crate::{

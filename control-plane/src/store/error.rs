@@ -127,3 +127,29 @@ pub(crate) fn violated(error: &sqlx::Error) -> Option<(&str, ErrorKind)> {
     let error = error.as_database_error()?;
     Some((error.constraint()?, error.kind()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_there_passes_by_itself_and_a_wrong_setting_does_not() {
+        let io = |kind: io::ErrorKind| sqlx::Error::Io(kind.into());
+        for passes in [
+            io(io::ErrorKind::ConnectionRefused),
+            io(io::ErrorKind::NotFound),
+            io(io::ErrorKind::TimedOut),
+        ] {
+            assert!(may_answer_later(&passes), "{passes}");
+        }
+        let unknown_host = io::Error::other("failed to lookup address information");
+        for stays in [
+            sqlx::Error::Io(unknown_host),
+            io(io::ErrorKind::PermissionDenied),
+            sqlx::Error::Tls("certificate".into()),
+            sqlx::Error::Configuration("url".into()),
+        ] {
+            assert!(!may_answer_later(&stays), "{stays}");
+        }
+    }
+}
