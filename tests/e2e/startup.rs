@@ -3,10 +3,12 @@
 use std::process::Stdio;
 
 use proxyplane_proto::v1::{ListProxyServicesRequest, proxy_lifecycle_service_client::ProxyLifecycleServiceClient};
-use proxyplane_tests::{Api, Curl, Frozen, LONG_ENOUGH, OwnPostgres, Proxy, RawOrigin, World, eventually, reason};
+use proxyplane_tests::{Api, Curl, Frozen, LONG_ENOUGH, OwnPostgres, RawOrigin, World, eventually, reason};
 use serde_json::Value;
 use tokio::time::timeout;
 use tonic::Code;
+
+use crate::storage::{requests, stored};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -186,25 +188,4 @@ fn becomes_ready(world: &World) {
 fn events(world: &World, kind: &str) -> Vec<Value> {
     let list = ["-o", "json", "event", "list", "-n", "0", "--kind", kind];
     world.proxyctl(list).json().as_array().unwrap().clone()
-}
-
-/// Sends that many requests on one connection; each must succeed.
-fn requests(proxy: &Proxy<'_>, origin: &RawOrigin, count: usize) {
-    let mut client = proxy.connect();
-    for _ in 0..count {
-        let (url, host) = (origin.http("/"), origin.address());
-        client.send(format!("GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        assert!(client.read_head().starts_with("HTTP/1.1 200"));
-        assert_eq!(client.read_exactly(2), b"ok");
-    }
-}
-
-/// Waits until exactly so many exchanges are stored.
-fn stored(proxy: &Proxy<'_>, count: u64) {
-    eventually("every exchange is stored", || {
-        let now = proxy.get()["stored"].as_u64().unwrap();
-        assert!(now <= count, "{now} exchanges of {count}");
-        (now == count).then_some(())
-    });
-    assert_eq!(proxy.stored().len() as u64, count, "rows");
 }
