@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Status, body::Body};
 use tonic_web::GrpcWebService;
 use tower::{Layer as _, Service, ServiceExt as _};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     auth::{Authenticated, Token},
     deadline::Deadline,
+    gate::Gate,
     http as plain,
     origin::Guard,
     reasoned::Reasoned,
@@ -33,7 +34,7 @@ use crate::health::Health;
 const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-type Grpc = GrpcWebService<Deadline<Reasoned<Authenticated<Routes>>>>;
+type Grpc = GrpcWebService<Deadline<Reasoned<Authenticated<Gate>>>>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Everything that is served on the port.
@@ -44,8 +45,8 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(guard: Guard, token: Token, health: Health, routes: Routes) -> Self {
-        let calls = Deadline::new(Reasoned::new(Authenticated::new(routes, token)));
+    pub(super) fn new(guard: Guard, token: Token, health: Health, gate: Gate) -> Self {
+        let calls = Deadline::new(Reasoned::new(Authenticated::new(gate, token)));
         let grpc = tonic_web::GrpcWebLayer::new().layer(calls);
         let guard = Arc::new(guard);
         Self {
