@@ -226,7 +226,7 @@ impl Services {
     /// Adds what is observed; all workers are asked at once.
     pub(super) async fn with_status(&self, rows: Vec<ServiceRow>) -> Result<Vec<Proxy>, Error> {
         let ids: Vec<ServiceId> = rows.iter().map(|row| row.id).collect();
-        let statuses = futures_util::future::join_all(ids.iter().map(|id| self.supervisor.status(*id)));
+        let statuses = futures_util::future::join_all(ids.iter().map(|id| self.supervisor.status_and_spools(*id)));
         let (stored, statuses) = tokio::join!(store::services::stored(&self.db, &ids), statuses);
         let stored = stored?;
         let proxies = rows.into_iter().zip(statuses).map(|(row, status)| {
