@@ -153,6 +153,10 @@ impl Task {
         let before = self.found(before)?;
         let etag = update.etag.as_deref();
         let row = in_time(store::services::update(&mut transaction, &before, etag, &update.change)).await?;
+        if row == before {
+            // Nothing to store, and nothing that the worker does not have in force.
+            return Ok(row);
+        }
         let moves = self.check_address(&before, &row, update.validate_only).await?;
         let config = worker_config(&self.shared, &row);
         if let Some(worker) = &self.worker {
