@@ -52,6 +52,8 @@ pub enum Error {
         address: SocketAddr,
         /// What the kernel said.
         detail: String,
+        /// Fields of the call that are wrong, if it has any.
+        violations: Vec<Violation>,
     },
     /// No port was found for port 0.
     #[error("no free port was found")]
@@ -147,7 +149,9 @@ impl Error {
     /// The fields at fault.
     pub fn violations(&self) -> &[Violation] {
         match self {
-            Self::Invalid(violations) | Self::Rejected(violations) => violations,
+            Self::Invalid(violations) | Self::Rejected(violations) | Self::AddressNotAvailable { violations, .. } => {
+                violations
+            }
             _ => &[],
         }
     }
@@ -182,7 +186,12 @@ impl Error {
             LifecycleError::TooManyDraining(draining) => Self::TooManyDraining { draining },
             LifecycleError::BinaryRefused(error) => Self::BinaryRefused(error.to_string()),
             LifecycleError::PortInUse { port, holder } => Self::PortInUse { port, holder },
-            LifecycleError::AddressNotAvailable { address, detail } => Self::AddressNotAvailable { address, detail },
+            // The call need not be one that says where to listen.
+            LifecycleError::AddressNotAvailable { address, detail, .. } => Self::AddressNotAvailable {
+                address,
+                detail,
+                violations: Vec::new(),
+            },
             LifecycleError::WorkerFailed { detail, log } => Self::WorkerFailed { detail, log },
             LifecycleError::Invalid(violations) => Self::Invalid(violations),
             LifecycleError::Rejected(violations) => Self::Rejected(violations),
@@ -190,6 +199,19 @@ impl Error {
             LifecycleError::ShuttingDown => Self::ShuttingDown,
             LifecycleError::Store(error) => error.into(),
         }
+    }
+
+    /// The same of a call whose fields are a service's.
+    pub(super) fn of_fields(id: ServiceId, error: LifecycleError) -> Self {
+        let blamed = match &error {
+            LifecycleError::AddressNotAvailable { blamed, .. } => blamed.clone(),
+            _ => None,
+        };
+        let mut error = Self::of(id, error);
+        if let Self::AddressNotAvailable { violations, .. } = &mut error {
+            violations.extend(blamed);
+        }
+        error
     }
 
     pub(super) fn proxy_not_found(id: ServiceId) -> Self {

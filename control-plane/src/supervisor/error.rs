@@ -43,6 +43,8 @@ pub enum LifecycleError {
         address: SocketAddr,
         /// What the kernel said.
         detail: String,
+        /// Which setting is to blame, and what is wrong with it; `None` if it is neither.
+        blamed: Option<Violation>,
     },
     /// The worker did not become ready, or did not put a configuration in force.
     #[error("{detail}")]

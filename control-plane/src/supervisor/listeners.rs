@@ -14,7 +14,7 @@ use std::{
 };
 
 pub(crate) use closing::Closing;
-use proxyplane_spec::{ListenHost, limits};
+use proxyplane_spec::{ListenHost, Violation, limits};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -56,6 +56,21 @@ pub(crate) enum BindError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl BindError {
+    /// The setting of a service that is wrong; of a port that is in use, its holder says more.
+    pub(crate) fn blamed(&self) -> Option<Violation> {
+        let Self::NotAvailable { address, source } = self else {
+            return None;
+        };
+        if is_missing(source) {
+            let description = format!("{} is no address of this machine", address.ip());
+            return Some(Violation::new("host", description));
+        }
+        let is_forbidden = source.kind() == io::ErrorKind::PermissionDenied;
+        is_forbidden.then(|| Violation::new("port", format!("the server may not listen on port {}", address.port())))
+    }
 }
 
 impl Listeners {
@@ -252,6 +267,18 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_not_available() {
         let host = ListenHost::parse("host", "192.0.2.1").unwrap();
-        assert!(matches!(probe(host, 18_080), Err(BindError::NotAvailable { .. })));
+        let error = probe(host, 18_080).unwrap_err();
+        assert!(matches!(error, BindError::NotAvailable { .. }), "{error}");
+        assert_eq!(error.blamed().unwrap().field, "host");
+    }
+
+    #[test]
+    fn a_port_that_the_kernel_does_not_give_away_is_blamed_and_a_lack_of_descriptors_is_not() {
+        let error = |code| BindError::NotAvailable {
+            address: SocketAddr::from(([127, 0, 0, 1], 80)),
+            source: io::Error::from_raw_os_error(code),
+        };
+        assert_eq!(error(nix::libc::EACCES).blamed().unwrap().field, "port");
+        assert_eq!(error(nix::libc::EMFILE).blamed(), None);
     }
 }

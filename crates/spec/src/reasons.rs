@@ -36,7 +36,7 @@ reasons! {
     NOT_FOUND "NOT_FOUND" 404 4 "There is no such resource.";
     NAME_TAKEN "ALREADY_EXISTS" 409 5 "Another resource has this name; the metadata names it.";
     PORT_IN_USE "ALREADY_EXISTS" 409 5 "The port is taken; the metadata names the holder.";
-    ADDRESS_NOT_AVAILABLE "FAILED_PRECONDITION" 400 1 "The host is no address of this machine, or may not be bound.";
+    ADDRESS_NOT_AVAILABLE "FAILED_PRECONDITION" 400 2 "The host is no address of this machine, or may not be bound; the field violations name it where the call has it.";
     NO_FREE_PORT "RESOURCE_EXHAUSTED" 503 1 "No free port was found for port 0.";
     ALREADY_STARTING "ABORTED" 409 5 "A start is under way; wait for it.";
     ALREADY_STOPPING "ABORTED" 409 5 "A stop is under way; wait for it.";
