@@ -50,7 +50,7 @@ pub(super) struct Settings {
     /// Intercept every host.
     #[arg(long)]
     no_passthrough: bool,
-    /// Bytes kept of each body, such as 64KiB or 10M; 0 keeps none (10 MiB unless given).
+    /// Bytes kept of each body, such as 64KiB, 10M or 1.5GiB; 0 keeps none (10 MiB unless given).
     #[arg(long, value_name = "BYTES", value_parser = when::parse_bytes)]
     capture_limit: Option<u64>,
     /// Bytes of records that may wait on disk, such as 512MiB (1 GiB unless given).
