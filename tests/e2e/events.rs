@@ -395,7 +395,7 @@ fn update_with_no_ca(proxy: &Proxy<'_>) {
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     proxy
         .ctl("update", ["--extra-ca", file.to_str().unwrap()])
-        .fails(2, "extra_ca");
+        .fails(2, "--extra-ca");
 }
 
 /// `proxyctl event watch` in the workspace, as JSON.

@@ -81,7 +81,7 @@ fn a_change_that_the_worker_refuses_leaves_the_new_port_free() {
             "update",
             ["--port", &port.to_string(), "--extra-ca", not_a_ca.to_str().unwrap()],
         )
-        .fails(2, "extra_ca_pem");
+        .fails(2, "--extra-ca");
     assert_eq!(proxy.get()["port"], proxy.port());
     drop(TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there"));
     proxy.curl().get(&nginx().http("/hello"));

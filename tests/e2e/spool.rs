@@ -269,7 +269,10 @@ fn what_a_dead_worker_left_is_backlog_until_it_is_stored() {
     proxy.stop();
     let left = proxy.get();
     assert_eq!((&left["state"], &left["backlog"]), (&"stopped".into(), &50.into()));
-    let on_disk: u64 = segments(&world).iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    let on_disk: u64 = segments(&world)
+        .iter()
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
     assert_eq!(left["spool_bytes"], on_disk);
     world.kill();
     world.serve();
@@ -318,7 +321,10 @@ async fn a_deletion_that_is_not_over_in_time_says_what_it_waits_for_and_goes_on(
     let late = Api::of(&world).await.proxies().delete_proxy_service(request).await;
     let late = late.unwrap_err();
     assert_eq!(reason(&late), "DEADLINE_EXCEEDED");
-    assert!(late.message().contains("spool") && late.message().contains("`discard`"), "{late}");
+    assert!(
+        late.message().contains("spool") && late.message().contains("`discard`"),
+        "{late}"
+    );
     drop(held);
     eventually("it is deleted all the same", || {
         (proxy.ctl("get", [""; 0]).code == 4).then_some(())

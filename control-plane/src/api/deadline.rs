@@ -182,7 +182,10 @@ mod tests {
         let request = Request::builder().header("grpc-timeout", "1S").body(()).unwrap();
         let answer = Deadline::new(inner).oneshot(request).await.unwrap();
         let status = Status::from_header_map(answer.headers()).unwrap();
-        assert!(status.message().ends_with("grpc-timeout; it waits for rain"), "{status}");
+        assert!(
+            status.message().ends_with("grpc-timeout; it waits for rain"),
+            "{status}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -223,7 +223,10 @@ mod tests {
     fn an_empty_host_is_none() {
         let mut nowhere = update(&["host"]);
         nowhere.host.clear();
-        assert_eq!(checked(&nowhere).unwrap_err().violations()[0].field, "proxy_service.host");
+        assert_eq!(
+            checked(&nowhere).unwrap_err().violations()[0].field,
+            "proxy_service.host"
+        );
     }
 
     #[test]
