@@ -14,7 +14,7 @@ use std::{
 };
 
 pub(crate) use closing::Closing;
-use proxyplane_spec::{ListenHost, Violation, limits};
+use proxyplane_spec::{ListenHost, ServiceId, Violation, limits};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -80,17 +80,23 @@ impl Listeners {
     }
 
     /// The same while these are open: a socket that is on one of the addresses already is shared, and one that is only
-    /// in the way is not.
-    pub(crate) fn bind_beside(&self, host: ListenHost, port: u16) -> Result<Self, BindError> {
-        self.open_beside(host, port, Purpose::Use)
+    /// in the way is not. They are `service`'s.
+    pub(crate) fn bind_beside(&self, host: ListenHost, port: u16, service: ServiceId) -> Result<Self, BindError> {
+        self.open_beside(host, port, service, Purpose::Use)
     }
 
     /// Could these be bound now?
-    pub(crate) fn probe_beside(&self, host: ListenHost, port: u16) -> Result<(), BindError> {
-        self.open_beside(host, port, Purpose::Probe).map(drop)
+    pub(crate) fn probe_beside(&self, host: ListenHost, port: u16, service: ServiceId) -> Result<(), BindError> {
+        self.open_beside(host, port, service, Purpose::Probe).map(drop)
     }
 
-    fn open_beside(&self, host: ListenHost, port: u16, purpose: Purpose) -> Result<Self, BindError> {
+    fn open_beside(
+        &self,
+        host: ListenHost,
+        port: u16,
+        service: ServiceId,
+        purpose: Purpose,
+    ) -> Result<Self, BindError> {
         Self::gather(host, port, |address| {
             if let Some(present) = self.on(address) {
                 return present.try_clone();
@@ -103,7 +109,7 @@ impl Listeners {
             if in_the_way.is_empty() {
                 listen(address)
             } else {
-                beside::open(address, &in_the_way, purpose)
+                beside::open(address, &in_the_way, service, purpose)
             }
         })
     }

@@ -45,7 +45,7 @@ impl Task {
             return Err(LifecycleError::AlreadyStarting);
         }
         if validate_only {
-            self.bound(row, present.probe_beside(row.host, row.port)).await?;
+            self.bound(row, present.probe_beside(row.host, row.port, self.id)).await?;
         }
         Ok(true)
     }
@@ -57,7 +57,7 @@ impl Task {
         config: &WorkerConfig,
     ) -> Result<Listeners, LifecycleError> {
         let next = match &self.listeners {
-            Some(present) => present.bind_beside(row.host, row.port),
+            Some(present) => present.bind_beside(row.host, row.port, self.id),
             None => Listeners::bind(row.host, row.port),
         };
         let next = self.bound(row, next).await?;
