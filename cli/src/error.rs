@@ -176,6 +176,11 @@ impl ApiError {
             "UNAUTHENTICATED" => {
                 Some("the token comes from --token, PROXYCTL_TOKEN or the account that runs `proxyplane serve`".into())
             }
+            "WORKER_UNRESPONSIVE" => {
+                let proxy = self.metadata.get("id").map_or("NAME", String::as_str);
+                let restart = format!("`proxyctl proxy restart --drain-timeout 1s {proxy}` replaces the worker");
+                Some(format!("{restart}; what it has open is cut off"))
+            }
             "INTERNAL" => Some(known.meaning.to_owned()),
             _ => None,
         }

@@ -95,7 +95,16 @@ fn a_port_that_others_may_bind_is_a_warning_that_names_the_proxy() {
     let _ipv6 = TcpListener::bind(("::1", proxy.port()));
     proxy.update(["--host", "0.0.0.0"]);
     let told = eventually("the warning is an event", || {
-        let list = ["-o", "json", "event", "list", "--severity", "warning", "--proxy", proxy.id()];
+        let list = [
+            "-o",
+            "json",
+            "event",
+            "list",
+            "--severity",
+            "warning",
+            "--proxy",
+            proxy.id(),
+        ];
         workspace.proxyctl(list).json().as_array().unwrap().first().cloned()
     });
     assert!(told["message"].as_str().unwrap().contains("SO_REUSEPORT"), "{told}");

@@ -108,6 +108,14 @@ pub enum Error {
         /// Its last log lines.
         log: Vec<String>,
     },
+    /// The worker does not answer; nothing changed.
+    #[error("{detail}; nothing changed")]
+    WorkerUnresponsive {
+        /// The service.
+        id: ServiceId,
+        /// What it does not do.
+        detail: &'static str,
+    },
     /// The server is stopping.
     #[error("the server is stopping")]
     ShuttingDown,
@@ -140,6 +148,7 @@ impl Error {
             Self::RestartRequired => reasons::RESTART_REQUIRED,
             Self::Rejected(_) => reasons::WORKER_REJECTED_CONFIG,
             Self::WorkerFailed { .. } => reasons::WORKER_FAILED,
+            Self::WorkerUnresponsive { .. } => reasons::WORKER_UNRESPONSIVE,
             Self::ShuttingDown => reasons::SHUTTING_DOWN,
             Self::StorageUnavailable(_) => reasons::STORAGE_UNAVAILABLE,
             Self::Internal(_) => reasons::INTERNAL,
@@ -170,6 +179,7 @@ impl Error {
             Self::AlreadyStarting { id } => vec![("id", id.to_string()), ("transition", "starting".to_owned())],
             Self::AlreadyStopping { id } => vec![("id", id.to_string()), ("transition", "stopping".to_owned())],
             Self::AlreadyUpgrading { id } => vec![("id", id.to_string()), ("transition", "upgrading".to_owned())],
+            Self::WorkerUnresponsive { id, .. } => vec![("id", id.to_string())],
             Self::TooManyDraining { draining } => vec![("draining", draining.to_string())],
             Self::WorkspaceNotEmpty { proxies } => vec![("proxies", proxies.to_string())],
             _ => Vec::new(),
@@ -193,6 +203,7 @@ impl Error {
                 violations: Vec::new(),
             },
             LifecycleError::WorkerFailed { detail, log } => Self::WorkerFailed { detail, log },
+            LifecycleError::Unresponsive(detail) => Self::WorkerUnresponsive { id, detail },
             LifecycleError::Invalid(violations) => Self::Invalid(violations),
             LifecycleError::Rejected(violations) => Self::Rejected(violations),
             LifecycleError::RestartRequired => Self::RestartRequired,

@@ -54,6 +54,9 @@ pub enum LifecycleError {
         /// Its last log lines.
         log: Vec<String>,
     },
+    /// The worker did not say whether it can use a configuration; nothing changed.
+    #[error("{0}")]
+    Unresponsive(&'static str),
     /// The configuration cannot be put in force, by the judgement that a worker would give if there were one.
     #[error("the configuration is refused")]
     Invalid(Vec<Violation>),

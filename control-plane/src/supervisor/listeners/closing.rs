@@ -117,7 +117,9 @@ mod tests {
     async fn a_socket_that_is_shared_with_the_next_ones_stays_open() {
         let present = bound(ListenHost::DEFAULT);
         let port = present.addresses()[0].port();
-        let next = present.bind_beside(ListenHost::Localhost, port, ServiceId::new()).unwrap();
+        let next = present
+            .bind_beside(ListenHost::Localhost, port, ServiceId::new())
+            .unwrap();
         Closing::begin(&present, &next).await;
         connect(&next).unwrap();
         drop(present);

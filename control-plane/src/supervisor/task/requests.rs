@@ -52,6 +52,9 @@ impl Task {
             },
             Command::Update { update, answer } => {
                 let result = self.update(*update).await;
+                if let Err(LifecycleError::Unresponsive(why)) = result {
+                    self.raise_unresponsive(why);
+                }
                 self.publish();
                 let _ = answer.send(result);
             }
@@ -197,17 +200,13 @@ impl Task {
     }
 
     pub(super) fn change_failed(&mut self, error: ChangeError) -> LifecycleError {
-        let failed = |detail: &str| LifecycleError::WorkerFailed {
-            detail: detail.to_owned(),
-            log: Vec::new(),
-        };
         match error {
             ChangeError::Rejected(violations) => {
                 self.seen.rejected_at = Some(crate::clock::now());
                 LifecycleError::Rejected(violations)
             }
-            ChangeError::Lost => failed("the worker is not connected"),
-            ChangeError::TimedOut => failed("the worker did not answer in time"),
+            ChangeError::Lost => LifecycleError::Unresponsive("the worker is not connected"),
+            ChangeError::TimedOut => LifecycleError::Unresponsive("the worker did not answer in time"),
         }
     }
 
