@@ -13,11 +13,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proxyplane_proto::v1::DeleteProxyServiceRequest;
 use proxyplane_tests::{
-    Answered, Api, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within, kernel::resident, reason,
+    Answered, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within, kernel::resident,
 };
-use tonic::Request;
 
 /// What a worker had on its way from a client to its disk when it was killed.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
@@ -301,35 +299,6 @@ fn a_deletion_tells_that_it_waits_for_records_and_what_gives_them_up() {
     deletion.says("deleted");
     assert_eq!(proxy.stored().len(), 50);
     no_spool_is_left(&world, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_is_not_over_in_time_says_what_it_waits_for_and_goes_on() {
-    let world = World::start();
-    let workspace = world.workspace();
-    let proxy = workspace.proxy("late").start();
-    let origin = small_origin();
-    let held = world.hold("exchanges");
-    requests(&proxy, &origin, 50, 2);
-    spooled(&world, &origin, 50);
-    another_serves_for_one_that_is_killed(&proxy);
-    let mut request = Request::new(DeleteProxyServiceRequest {
-        id: proxy.id().to_owned(),
-        ..Default::default()
-    });
-    request.set_timeout(Duration::from_secs(2));
-    let late = Api::of(&world).await.proxies().delete_proxy_service(request).await;
-    let late = late.unwrap_err();
-    assert_eq!(reason(&late), "DEADLINE_EXCEEDED");
-    assert!(
-        late.message().contains("spool") && late.message().contains("`discard`"),
-        "{late}"
-    );
-    drop(held);
-    eventually("it is deleted all the same", || {
-        (proxy.ctl("get", [""; 0]).code == 4).then_some(())
-    });
-    assert_eq!(proxy.stored().len(), 50);
 }
 
 fn small_origin() -> RawOrigin {
