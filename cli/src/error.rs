@@ -8,7 +8,7 @@ use proxyplane_spec::reasons;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::{escape, output};
+use crate::{escape, flags, output};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ pub(crate) struct ApiError {
     reason: String,
     message: String,
     metadata: HashMap<String, String>,
+    /// What is wrong, each with the flag or else the field at fault.
     violations: Vec<(String, String)>,
 }
 
@@ -69,12 +70,22 @@ impl From<Status> for Error {
             .get_details_bad_request()
             .map(|bad| bad.field_violations)
             .unwrap_or_default();
+        let mut message = status.message().to_owned();
+        let violations = violations.into_iter().map(|violation| {
+            let Some(flag) = flags::of(&violation.field) else {
+                return (violation.field, violation.description);
+            };
+            let said = |name: &str| format!("{name}: {}", violation.description);
+            message = message.replace(&said(&violation.field), &said(&flag));
+            (flag, violation.description)
+        });
+        let violations = violations.collect();
         Self::Api(Box::new(ApiError {
             code: status.code(),
             reason,
-            message: status.message().to_owned(),
+            message,
             metadata,
-            violations: violations.into_iter().map(|v| (v.field, v.description)).collect(),
+            violations,
         }))
     }
 }
@@ -165,6 +176,11 @@ impl ApiError {
             "UNAUTHENTICATED" => {
                 Some("the token comes from --token, PROXYCTL_TOKEN or the account that runs `proxyplane serve`".into())
             }
+            "WORKER_UNRESPONSIVE" => {
+                let proxy = self.metadata.get("id").map_or("NAME", String::as_str);
+                let restart = format!("`proxyctl proxy restart --drain-timeout 1s {proxy}` replaces the worker");
+                Some(format!("{restart}; what it has open is cut off"))
+            }
             "INTERNAL" => Some(known.meaning.to_owned()),
             _ => None,
         }
@@ -227,6 +243,17 @@ mod tests {
         };
         assert_eq!(unsaid(&answer("2 fields are wrong")), 2);
         assert_eq!(unsaid(&answer("port: must be free")), 1);
+    }
+
+    #[test]
+    fn a_violation_names_the_flag_where_there_is_one() {
+        let mut details = ErrorDetails::new();
+        details
+            .add_bad_request_violation("proxy_service.host", "is none")
+            .add_bad_request_violation("update_mask", "is empty");
+        let message = "proxy_service.host: is none; update_mask: is empty";
+        let error = Error::from(Status::with_error_details(Code::InvalidArgument, message, details));
+        assert_eq!(error.to_string(), "--host: is none; update_mask: is empty");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod commands;
 mod completion;
 mod error;
 mod escape;
+mod flags;
 mod follow;
 mod names;
 mod output;

@@ -87,20 +87,37 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// Parses a number of bytes: `1048576`, `64KiB`, `10M` (powers of 1,024 throughout).
+/// Parses a number of bytes: `1048576`, `64KiB`, `10M`, `1.5GiB` (powers of 1,024 throughout). Exact: what is no whole
+/// number of bytes is refused.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number of bytes such as 1048576, 64KiB or 10M".to_owned();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let wrong = || "expected a number of bytes such as 1048576, 64KiB, 10M or 1.5GiB".to_owned();
+    let end = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let (number, unit) = text.split_at(text.len() - end.len());
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
         _ => return Err(wrong()),
     };
-    number.checked_mul(1 << shift).ok_or_else(wrong)
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    // As a fraction of integers: the digits without the point, over a power of ten.
+    let parse = |digits: &str| digits.parse::<u128>().map_err(|_| wrong());
+    let (whole, places, fraction) = (parse(whole)?, fraction.len(), parse(fraction)?);
+    let too_large = || "that is more than can be counted".to_owned();
+    let ten_to = u32::try_from(places)
+        .ok()
+        .and_then(|places| 10_u128.checked_pow(places));
+    let ten_to = ten_to.ok_or_else(too_large)?;
+    let scaled = whole.checked_mul(ten_to).and_then(|whole| whole.checked_add(fraction));
+    let bytes = scaled
+        .and_then(|scaled| scaled.checked_mul(1 << shift))
+        .ok_or_else(too_large)?;
+    if bytes % ten_to != 0 {
+        return Err("that is no whole number of bytes".to_owned());
+    }
+    u64::try_from(bytes / ten_to).map_err(|_| too_large())
 }
 
 fn utc(at: &Timestamp) -> Option<OffsetDateTime> {
@@ -144,7 +161,29 @@ mod tests {
     fn sizes_are_powers_of_1024() {
         assert_eq!(parse_bytes("10M").unwrap(), 10 << 20);
         assert_eq!(parse_bytes("64 KiB").unwrap(), 64 << 10);
-        for bad in ["", "M", "-1", "1.5M", "1X", "99999999999G"] {
+        assert_eq!(parse_bytes("64TiB").unwrap(), 64 << 40);
+        assert_eq!(parse_bytes("1.5GiB").unwrap(), 3 << 29);
+        assert_eq!(parse_bytes("0.1k").unwrap_err(), "that is no whole number of bytes");
+        assert_eq!(
+            parse_bytes("16777215.9990234375 T").unwrap(),
+            u64::MAX - ((1 << 30) - 1)
+        );
+        for bad in [
+            "",
+            "M",
+            "-1",
+            "1X",
+            "99999999999G",
+            ".",
+            "1.",
+            ".5M",
+            "1.5.5M",
+            "1.5",
+            "1e3",
+            "+1",
+            "1,5M",
+            "0.00000000000000000000000000000000000000000001T",
+        ] {
             assert!(parse_bytes(bad).is_err(), "{bad:?}");
         }
         assert_eq!((bytes(1_023), bytes(1_536)), ("1023 B".into(), "1.5 KiB".into()));

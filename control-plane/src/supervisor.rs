@@ -14,6 +14,7 @@ mod error;
 mod exit;
 pub(crate) mod handoff;
 pub mod holder;
+mod left_behind;
 mod listeners;
 mod logs;
 mod observed;
@@ -202,13 +203,28 @@ impl Supervisor {
         self.ask(id, |answer| Command::Remove { etag, discard, answer }).await
     }
 
-    /// What is observed of a service now, with counters that its worker was asked for.
+    /// What is observed of a service and its workers now, with counters that they were asked for.
     pub async fn status(&self, id: ServiceId) -> ServiceStatus {
         let observed = self.services().get(&id).map(|handle| handle.observed.borrow().clone());
         match observed {
             Some(observed) => observed.status().await,
             None => ServiceStatus::default(),
         }
+    }
+
+    /// The same with what lies in spools and is told by no worker: with a `backlog` of 0, everything that the service's
+    /// workers put on disk is committed.
+    pub async fn status_and_spools(&self, id: ServiceId) -> ServiceStatus {
+        let observed = self.services().get(&id).map(|handle| handle.observed.borrow().clone());
+        let observed = observed.unwrap_or_default();
+        // Both at once: a worker is told of by itself or by its spool.
+        let (mut status, left) = tokio::join!(
+            observed.status(),
+            left_behind::look(&self.shared, id, observed.telling())
+        );
+        status.backlog += left.records;
+        status.spool_bytes += left.bytes;
+        status
     }
 
     /// Ids of services whose status or configuration changed.

@@ -67,6 +67,18 @@ fn an_upgrade_in_place_goes_unnoticed_and_inherits_nothing() {
     world.proxyctl(["system", "upgrade"]).fails(1, "not fit to take over");
     assert_eq!(proxy.state(), "running", "nothing changed");
     relink(&program, &built);
+    let told = eventually("the refusals are events", || {
+        let list = world
+            .proxyctl(["-o", "json", "event", "list", "--severity", "warning"])
+            .json();
+        let told = list.as_array().unwrap().clone();
+        (told.len() >= 2).then_some(told)
+    });
+    let message = told[0]["message"].as_str().unwrap();
+    assert!(
+        message.contains("not upgraded") && message.contains("not fit to take over"),
+        "{message}"
+    );
 
     let before = descriptors(server);
     let upgraded = world.proxyctl(["-o", "json", "system", "upgrade"]).json();

@@ -81,6 +81,27 @@ fn a_change_of_a_stopped_proxy_that_is_refused_is_a_warning() {
 }
 
 #[test]
+fn a_change_that_the_worker_does_not_answer_is_a_warning_and_its_error_says_what_helps() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("deaf").start();
+    let frozen = Frozen::alone(proxy.worker());
+    let restart = format!("proxyctl proxy restart --drain-timeout 1s {}", proxy.id());
+    proxy.ctl("update", ["--no-verbose"]).fails(1, &restart);
+    let told = eventually("the failure is an event", || {
+        list(&workspace, &["--proxy", proxy.id(), "--kind", "worker_unresponsive"]).pop()
+    });
+    assert_eq!(
+        (&told["severity"], &told["subject"]),
+        (&"warning".into(), &format!("{}/deaf", workspace.code()).into())
+    );
+    assert!(told["message"].as_str().unwrap().contains("did not answer"), "{told}");
+    assert_eq!(proxy.get()["revision"], 1);
+    let _ = proxy.ctl("restart", ["--drain-timeout", "1s"]).ok();
+    drop(frozen);
+    proxy.update(["--no-verbose"]);
+}
+
+#[test]
 fn a_worker_that_is_adopted_is_told() {
     let world = World::start();
     let workspace = world.workspace();
@@ -395,7 +416,7 @@ fn update_with_no_ca(proxy: &Proxy<'_>) {
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     proxy
         .ctl("update", ["--extra-ca", file.to_str().unwrap()])
-        .fails(2, "extra_ca");
+        .fails(2, "--extra-ca");
 }
 
 /// `proxyctl event watch` in the workspace, as JSON.

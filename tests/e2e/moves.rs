@@ -81,10 +81,34 @@ fn a_change_that_the_worker_refuses_leaves_the_new_port_free() {
             "update",
             ["--port", &port.to_string(), "--extra-ca", not_a_ca.to_str().unwrap()],
         )
-        .fails(2, "extra_ca_pem");
+        .fails(2, "--extra-ca");
     assert_eq!(proxy.get()["port"], proxy.port());
     drop(TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there"));
     proxy.curl().get(&nginx().http("/hello"));
+}
+
+#[test]
+fn a_port_that_others_may_bind_is_a_warning_that_names_the_proxy() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("wider").start();
+    // The kernel is made to forget with a socket on the same port; here is no room for it.
+    let _ipv6 = TcpListener::bind(("::1", proxy.port()));
+    proxy.update(["--host", "0.0.0.0"]);
+    let told = eventually("the warning is an event", || {
+        let list = [
+            "-o",
+            "json",
+            "event",
+            "list",
+            "--severity",
+            "warning",
+            "--proxy",
+            proxy.id(),
+        ];
+        workspace.proxyctl(list).json().as_array().unwrap().first().cloned()
+    });
+    assert!(told["message"].as_str().unwrap().contains("SO_REUSEPORT"), "{told}");
+    assert_eq!(told["subject"], format!("{}/wider", workspace.code()));
 }
 
 #[test]

@@ -217,10 +217,33 @@ fn what_a_worker_refuses_does_not_take_effect() {
     std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     proxy
         .ctl("update", ["--extra-ca", file.to_str().unwrap()])
-        .fails(2, "extra_ca_pem");
+        .fails(2, "--extra-ca");
     let now = proxy.get();
     assert_eq!(
         (&now["state"], &now["revision"], &now["extra_ca_pem"]),
         (&"running".into(), &1.into(), &Value::Null)
     );
+}
+
+#[test]
+fn a_host_that_this_machine_does_not_have_is_an_invalid_argument() {
+    let workspace = World::shared().workspace();
+    let create = |host| workspace.proxyctl(["proxy", "create", "elsewhere", "--host", host]);
+    create("192.0.2.1").fails(2, "--host: 192.0.2.1 is no address of this machine");
+    create("").fails(2, "--host");
+    let (stopped, running) = (workspace.proxy("stopped").create(), workspace.proxy("running").start());
+    for proxy in [&stopped, &running] {
+        proxy
+            .ctl("update", ["--host", "192.0.2.1"])
+            .fails(2, "--host: 192.0.2.1");
+        proxy.ctl("update", ["--host", ""]).fails(2, "--host");
+        assert_eq!(proxy.get()["host"], "127.0.0.1");
+    }
+    // An address that the machine had once.
+    let lost = format!(
+        "UPDATE listeners SET host = '192.0.2.1' WHERE service_id = '{}'",
+        stopped.id()
+    );
+    workspace.world().sql(&lost);
+    stopped.ctl("start", NONE).fails(2, "192.0.2.1");
 }

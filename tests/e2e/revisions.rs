@@ -118,15 +118,53 @@ fn a_rollback_brings_back_every_field_of_a_stopped_proxy() {
 }
 
 #[test]
+fn a_change_that_changes_nothing_is_no_revision_and_no_event() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace
+        .proxy("same")
+        .with(["--capture-limit", "64KiB", "--passthrough", "a.example"])
+        .start();
+    let before = proxy.get();
+    let port = proxy.port().to_string();
+    let same = [
+        "--capture-limit",
+        "64KiB",
+        "--passthrough",
+        "a.example",
+        "--port",
+        &port,
+    ];
+    let ran = proxy.ctl("update", same).ok();
+    assert!(ran.stderr.contains("is so already"), "{}", ran.stderr);
+    let after = proxy.get();
+    for field in [
+        "etag",
+        "revision",
+        "updated_at",
+        "applied_revision",
+        "applied_at",
+        "pid",
+    ] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert_eq!(numbers(&proxy), [1]);
+    let events = workspace.proxyctl(["-o", "json", "event", "list"]).json();
+    let kinds: Vec<_> = events.as_array().unwrap().iter().map(|event| &event["kind"]).collect();
+    assert_eq!(kinds, ["worker_started"]);
+    proxy.update(["--capture-limit", "64KiB", "--no-verbose"]);
+    assert_eq!(revisions(&proxy)[0]["changed"], json!(["verbose"]));
+}
+
+#[test]
 fn a_refused_change_leaves_no_revision() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("guarded").start();
     let file = not_a_ca(&workspace);
     let bad = ["--extra-ca", file.to_str().unwrap()];
-    proxy.ctl("update", bad).fails(2, "extra_ca_pem");
+    proxy.ctl("update", bad).fails(2, "--extra-ca");
     assert_eq!(numbers(&proxy), [1]);
     proxy.stop();
-    proxy.ctl("update", bad).fails(2, "extra_ca_pem");
+    proxy.ctl("update", bad).fails(2, "--extra-ca");
     proxy.ctl("rollback", NONE).fails(4, "before");
     proxy.ctl("diff", NONE).fails(4, "before");
     assert_eq!((numbers(&proxy), &proxy.get()["revision"]), (vec![1], &1.into()));

@@ -59,12 +59,7 @@ fn with_durable_before_end_nothing_at_all_is_lost() {
     let load = UnsureLoad::on(&proxy.address(), &origin.address(), 8);
     for _ in 0..3 {
         origin_gets_more(&origin, 200);
-        let worker = proxy.worker();
-        proxy.signal_worker(Signal::SIGKILL);
-        eventually("another worker serves", || {
-            let now = proxy.get();
-            (now["state"] == "running" && now["pid"] != worker).then_some(())
-        });
+        another_serves_for_one_that_is_killed(&proxy);
     }
     are_stored_once(&proxy, load.stop().iter());
 }
@@ -257,8 +252,66 @@ fn a_deleted_proxy_waits_for_its_records_unless_they_are_not_wanted() {
     no_spool_is_left(&world, 0);
 }
 
+#[test]
+fn what_a_dead_worker_left_is_backlog_until_it_is_stored() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("counted").start();
+    let origin = small_origin();
+    requests(&proxy, &origin, 5, 2);
+    stored(&proxy, 5);
+    let held = world.hold("exchanges");
+    requests(&proxy, &origin, 50, 2);
+    spooled(&world, &origin, 55);
+    another_serves_for_one_that_is_killed(&proxy);
+    proxy.stop();
+    let left = proxy.get();
+    assert_eq!((&left["state"], &left["backlog"]), (&"stopped".into(), &50.into()));
+    let on_disk: u64 = segments(&world)
+        .iter()
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    assert_eq!(left["spool_bytes"], on_disk);
+    world.kill();
+    world.serve();
+    assert_eq!(proxy.get()["backlog"], 50, "whoever comes up");
+    drop(held);
+    proxy.drained();
+    assert_eq!(proxy.stored().len(), 55);
+    no_spool_is_left(&world, 0);
+    assert_eq!(proxy.get()["spool_bytes"], 0);
+}
+
+#[test]
+fn a_deletion_tells_that_it_waits_for_records_and_what_gives_them_up() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let proxy = workspace.proxy("patient").start();
+    let origin = small_origin();
+    let held = world.hold("exchanges");
+    requests(&proxy, &origin, 50, 2);
+    spooled(&world, &origin, 50);
+    another_serves_for_one_that_is_killed(&proxy);
+    let mut deletion = world.begin(["proxy", "delete", proxy.id()]);
+    let line = deletion.says("50 records");
+    assert!(line.contains("--discard"), "{line}");
+    drop(held);
+    deletion.says("deleted");
+    assert_eq!(proxy.stored().len(), 50);
+    no_spool_is_left(&world, 0);
+}
+
 fn small_origin() -> RawOrigin {
     RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+}
+
+fn another_serves_for_one_that_is_killed(proxy: &Proxy<'_>) {
+    let worker = proxy.worker();
+    proxy.signal_worker(Signal::SIGKILL);
+    eventually("another worker serves", || {
+        let now = proxy.get();
+        (now["state"] == "running" && now["pid"] != worker).then_some(())
+    });
 }
 
 /// Waits for so many more bytes' worth of requests to arrive.

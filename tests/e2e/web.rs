@@ -2,12 +2,13 @@
 
 use prost::Message;
 use proxyplane_proto::v1::{
-    ListProxyServicesRequest, ListProxyServicesResponse, WatchTrafficRequest, WatchTrafficResponse,
-    watch_traffic_response::Event,
+    DeleteProxyServiceRequest, ListProxyServicesRequest, ListProxyServicesResponse, WatchTrafficRequest,
+    WatchTrafficResponse, watch_traffic_response::Event,
 };
-use proxyplane_tests::{RawClient, World, nginx};
+use proxyplane_tests::{RawClient, RawOrigin, World, eventually, nginx};
 
 const LIST: &str = "proxyplane.v1.ProxyLifecycleService/ListProxyServices";
+const DELETE: &str = "proxyplane.v1.ProxyLifecycleService/DeleteProxyService";
 const WATCH: &str = "proxyplane.v1.TrafficService/WatchTraffic";
 /// A page that `serve` was told of.
 const PAGE: &str = "http://localhost:5173";
@@ -62,6 +63,34 @@ fn a_call_ends_at_its_deadline() {
         }
     };
     assert!(trailers.contains("grpc-status:4"), "{trailers}");
+}
+
+#[test]
+fn a_deletion_that_is_not_over_at_its_deadline_says_what_it_waits_for_and_goes_on() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("busy").start();
+    let origin = RawOrigin::serving(|peer| {
+        peer.send("hello")?;
+        peer.read_to_end().map(drop)
+    });
+    let mut tunnel = proxy.connect().tunnel(&origin.address());
+    tunnel.read_exactly(5);
+    let deletion = DeleteProxyServiceRequest {
+        id: proxy.id().to_owned(),
+        ..Default::default()
+    };
+    let headers = format!("{}grpc-timeout: 1S\r\n", bearer());
+    let answer = Answer::to(workspace.world(), DELETE, &deletion, &headers);
+    assert!(answer.head.contains("grpc-status: 4"), "{}", answer.head);
+    let message = answer.head.replace("%20", " ").replace("%60", "`");
+    assert!(
+        message.contains("the deletion goes on") && message.contains("`discard`"),
+        "{message}"
+    );
+    drop(tunnel);
+    eventually("it is deleted all the same", || {
+        (proxy.ctl("get", [""; 0]).code == 4).then_some(())
+    });
 }
 
 #[test]

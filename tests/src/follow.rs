@@ -1,4 +1,4 @@
-//! A `proxyctl` command that stays: `tail`, `watch`, `logs -f`.
+//! A `proxyctl` command that stays: `tail`, `watch`, `logs -f`, or one that waits for something.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -32,9 +32,7 @@ impl Follow {
             .expect("proxyctl can be started");
         let stdout = lines(child.stdout.take().expect("it is piped"));
         let stderr = lines(child.stderr.take().expect("it is piped"));
-        let mut follow = Self { child, stdout, stderr };
-        follow.says("watching");
-        follow
+        Self { child, stdout, stderr }
     }
 
     /// The next line of standard output.
@@ -61,13 +59,13 @@ impl Follow {
         }
     }
 
-    /// Waits for these words on standard error.
+    /// Waits for these words on standard error: the line that has them.
     #[track_caller]
-    pub fn says(&mut self, words: &str) {
+    pub fn says(&mut self, words: &str) -> String {
         let mut heard = Vec::new();
         while let Ok(line) = self.stderr.recv_timeout(LONG_ENOUGH) {
             if line.contains(words) {
-                return;
+                return line;
             }
             heard.push(line);
         }

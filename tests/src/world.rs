@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Follow, Process, Ran, SmallDisk, Workspace, eventually, free_port, plain_user::PlainUser, watchdog};
+use crate::{Follow, Held, Process, Ran, SmallDisk, Workspace, eventually, free_port, plain_user::PlainUser, watchdog};
 
 /// A control plane with its own data, home and port.
 pub struct World {
@@ -215,6 +215,12 @@ impl World {
         command
     }
 
+    /// From now on nothing is written to a table, which can be read all the same, until this is dropped.
+    #[track_caller]
+    pub fn hold(&self, table: &str) -> Held<'_> {
+        Held::of(self, table)
+    }
+
     /// Runs `proxyctl` with this world's home.
     pub fn proxyctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
         let mut command = self.proxyctl_command(arguments);
@@ -240,6 +246,13 @@ impl World {
     /// Starts a `proxyctl` command that stays, and waits until it watches.
     #[track_caller]
     pub fn follow<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Follow {
+        let mut follow = self.begin(arguments);
+        follow.says("watching");
+        follow
+    }
+
+    /// Starts a `proxyctl` command that takes its time.
+    pub fn begin<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Follow {
         Follow::start(&mut self.proxyctl_command(arguments))
     }
 

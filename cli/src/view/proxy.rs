@@ -38,7 +38,7 @@ pub(crate) struct Proxy {
     bytes_out: u64,
     /// Exchanges committed since creation.
     stored: u64,
-    /// Records not yet committed.
+    /// Records not yet committed, those of dead workers among them.
     backlog: u64,
     listening: Vec<String>,
     insecure_upstream: bool,
@@ -49,7 +49,7 @@ pub(crate) struct Proxy {
     spool_limit: Option<u64>,
     spool_full: String,
     durable_before_end: bool,
-    /// Bytes of records that are on the worker's disk.
+    /// Bytes of records that are on its workers' disk.
     spool_bytes: u64,
     revision: i64,
     applied_revision: Option<i64>,
@@ -163,6 +163,11 @@ impl Proxy {
     /// What it waits for while it drains.
     pub(crate) fn still_open(&self) -> Option<&Open> {
         self.open.as_ref()
+    }
+
+    /// Records that wait in spools, and their bytes, once no worker runs any more.
+    pub(crate) fn left_behind(&self) -> Option<(u64, u64)> {
+        (self.pid.is_none() && self.backlog > 0).then_some((self.backlog, self.spool_bytes))
     }
 
     /// The worker that was replaced last, and what it still has open.

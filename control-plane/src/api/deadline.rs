@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,6 +18,20 @@ use tonic::{Status, body::Body};
 use tower::Service;
 
 use super::status::Refusal;
+
+/// What a call waits for and what becomes of it, told to whoever does not wait that long. Among the extensions of each
+/// request that has a deadline, for its handler to set.
+#[derive(Clone, Default)]
+pub(super) struct Waits(Arc<OnceLock<&'static str>>);
+
+impl Waits {
+    /// Sets what is told of a call that is given up.
+    pub(super) fn tell(extensions: &http::Extensions, what: &'static str) {
+        if let Some(Self(told)) = extensions.get() {
+            let _ = told.set(what);
+        }
+    }
+}
 
 /// Ends calls at their clients' deadlines.
 #[derive(Clone)]
@@ -43,14 +58,18 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let end = asked_for(request.headers()).map(|limit| Instant::now() + limit);
+        let waits = Waits::default();
+        if end.is_some() {
+            request.extensions_mut().insert(waits.clone());
+        }
         let answering = self.inner.call(request);
         Box::pin(async move {
             let Some(end) = end else { return answering.await };
             match timeout_at(end, answering).await {
                 Ok(answer) => Ok(answer?.map(|body| Body::new(Limited::new(body, end)))),
-                Err(_) => Ok(exceeded().into_http()),
+                Err(_) => Ok(exceeded(waits.0.get()).into_http()),
             }
         })
     }
@@ -74,12 +93,12 @@ fn asked_for(headers: &HeaderMap) -> Option<Duration> {
     Some(unit * count)
 }
 
-fn exceeded() -> Status {
-    Refusal::new(
-        reasons::DEADLINE_EXCEEDED,
-        "the call was not over within its grpc-timeout",
-    )
-    .into()
+fn exceeded(waits: Option<&&str>) -> Status {
+    let mut message = "the call was not over within its grpc-timeout".to_owned();
+    if let Some(waits) = waits {
+        message = format!("{message}; {waits}");
+    }
+    Refusal::new(reasons::DEADLINE_EXCEEDED, message).into()
 }
 
 /// An answer that ends at the deadline.
@@ -113,7 +132,7 @@ impl http_body::Body for Limited {
         // Whatever makes the answer stops now.
         (this.body, this.end) = (Body::empty(), None);
         let mut trailers = HeaderMap::new();
-        let told = exceeded().add_header(&mut trailers);
+        let told = exceeded(None).add_header(&mut trailers);
         Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
     }
 
@@ -152,6 +171,21 @@ mod tests {
         let status = Status::from_header_map(answer.headers()).unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert_eq!(began.elapsed(), Duration::from_millis(150));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_ended_says_what_it_waited_for() {
+        let inner = service_fn(|request: Request<()>| {
+            Waits::tell(request.extensions(), "it waits for rain");
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        });
+        let request = Request::builder().header("grpc-timeout", "1S").body(()).unwrap();
+        let answer = Deadline::new(inner).oneshot(request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert!(
+            status.message().ends_with("grpc-timeout; it waits for rain"),
+            "{status}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

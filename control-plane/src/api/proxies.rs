@@ -7,10 +7,15 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{self, Fields},
+    deadline::Waits,
     status::Refusal,
     streams::{Answers, Streams},
 };
 use crate::services::{Deletion, Services};
+
+/// Of a deletion that its client does not wait for.
+const DELETION_WAITS: &str = "the deletion goes on: it waits for what is open, at most for `drain_timeout`, and then \
+    until the records in the proxy's spools are stored, unless `discard` gives them up";
 
 /// Serves ProxyServices.
 pub(super) struct Proxies {
@@ -79,17 +84,19 @@ impl ProxyLifecycleService for Proxies {
         &self,
         request: Request<v1::DeleteProxyServiceRequest>,
     ) -> Result<Response<v1::DeleteProxyServiceResponse>, Status> {
+        let (_, extensions, message) = request.into_parts();
         let v1::DeleteProxyServiceRequest {
             id,
             etag,
             purge,
             discard,
             drain_timeout,
-        } = request.into_inner();
+        } = message;
         let mut fields = Fields::default();
         let id = fields.take(convert::id("id", &id));
         let drain = fields.take(convert::proxies::drain_timeout(drain_timeout));
         let (id, drain) = fields.finish(id.zip(drain))?;
+        Waits::tell(&extensions, DELETION_WAITS);
         let how = Deletion { purge, discard, drain };
         self.services
             .delete_proxy(id, &etag, how)

@@ -54,7 +54,10 @@ impl SystemService for System {
     async fn upgrade(&self, _request: Request<v1::UpgradeRequest>) -> Result<Response<v1::UpgradeResponse>, Status> {
         // The program that takes over is of no use before it has read the installation.
         self.health.storage().await.map_err(Refusal::from)?;
-        let version = self.upgrade.check().await.map_err(Refusal::from)?;
+        let version = self.upgrade.check().await.map_err(|error| {
+            tracing::warn!(%error, "the control plane is not upgraded, and goes on as it is");
+            Refusal::from(error)
+        })?;
         // The answer to a call that is open goes out before the program is left.
         self.upgrade.begin();
         Ok(Response::new(v1::UpgradeResponse { version }))

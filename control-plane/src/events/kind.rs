@@ -92,6 +92,8 @@ kinds! {
     PortConflict = "port_conflict",
     /// A configuration was refused, by the worker or in its place.
     ConfigRejected = "config_rejected",
+    /// A configuration was not changed, because the worker does not answer.
+    WorkerUnresponsive = "worker_unresponsive",
     /// A worker's spool is more than 80 % full.
     SpoolAbove80 = "spool_above_80",
     /// Records were dropped because a spool was full.

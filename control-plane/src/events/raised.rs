@@ -106,6 +106,12 @@ impl Events {
         self.raise(event.with("revision", &revision));
     }
 
+    /// A configuration was not changed: the worker did not say whether it can use it. `why` says what it does not do.
+    pub fn worker_unresponsive(&self, proxy: Subject, why: &str) {
+        let what = "a configuration was not changed";
+        self.raise(supervisor(Severity::Warning, Kind::WorkerUnresponsive, proxy, what).because(why));
+    }
+
     /// What a worker logged; `withheld` lines before it were too many.
     pub fn worker_logged(&self, proxy: Subject, severity: Severity, line: &str, withheld: u64) {
         let mut event = NewEvent::new(severity, Kind::Logged, "worker", proxy, line);

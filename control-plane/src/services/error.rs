@@ -52,6 +52,8 @@ pub enum Error {
         address: SocketAddr,
         /// What the kernel said.
         detail: String,
+        /// Fields of the call that are wrong, if it has any.
+        violations: Vec<Violation>,
     },
     /// No port was found for port 0.
     #[error("no free port was found")]
@@ -106,6 +108,14 @@ pub enum Error {
         /// Its last log lines.
         log: Vec<String>,
     },
+    /// The worker does not answer; nothing changed.
+    #[error("{detail}; nothing changed")]
+    WorkerUnresponsive {
+        /// The service.
+        id: ServiceId,
+        /// What it does not do.
+        detail: &'static str,
+    },
     /// The server is stopping.
     #[error("the server is stopping")]
     ShuttingDown,
@@ -138,6 +148,7 @@ impl Error {
             Self::RestartRequired => reasons::RESTART_REQUIRED,
             Self::Rejected(_) => reasons::WORKER_REJECTED_CONFIG,
             Self::WorkerFailed { .. } => reasons::WORKER_FAILED,
+            Self::WorkerUnresponsive { .. } => reasons::WORKER_UNRESPONSIVE,
             Self::ShuttingDown => reasons::SHUTTING_DOWN,
             Self::StorageUnavailable(_) => reasons::STORAGE_UNAVAILABLE,
             Self::Internal(_) => reasons::INTERNAL,
@@ -147,7 +158,9 @@ impl Error {
     /// The fields at fault.
     pub fn violations(&self) -> &[Violation] {
         match self {
-            Self::Invalid(violations) | Self::Rejected(violations) => violations,
+            Self::Invalid(violations) | Self::Rejected(violations) | Self::AddressNotAvailable { violations, .. } => {
+                violations
+            }
             _ => &[],
         }
     }
@@ -166,6 +179,7 @@ impl Error {
             Self::AlreadyStarting { id } => vec![("id", id.to_string()), ("transition", "starting".to_owned())],
             Self::AlreadyStopping { id } => vec![("id", id.to_string()), ("transition", "stopping".to_owned())],
             Self::AlreadyUpgrading { id } => vec![("id", id.to_string()), ("transition", "upgrading".to_owned())],
+            Self::WorkerUnresponsive { id, .. } => vec![("id", id.to_string())],
             Self::TooManyDraining { draining } => vec![("draining", draining.to_string())],
             Self::WorkspaceNotEmpty { proxies } => vec![("proxies", proxies.to_string())],
             _ => Vec::new(),
@@ -182,14 +196,33 @@ impl Error {
             LifecycleError::TooManyDraining(draining) => Self::TooManyDraining { draining },
             LifecycleError::BinaryRefused(error) => Self::BinaryRefused(error.to_string()),
             LifecycleError::PortInUse { port, holder } => Self::PortInUse { port, holder },
-            LifecycleError::AddressNotAvailable { address, detail } => Self::AddressNotAvailable { address, detail },
+            // The call need not be one that says where to listen.
+            LifecycleError::AddressNotAvailable { address, detail, .. } => Self::AddressNotAvailable {
+                address,
+                detail,
+                violations: Vec::new(),
+            },
             LifecycleError::WorkerFailed { detail, log } => Self::WorkerFailed { detail, log },
+            LifecycleError::Unresponsive(detail) => Self::WorkerUnresponsive { id, detail },
             LifecycleError::Invalid(violations) => Self::Invalid(violations),
             LifecycleError::Rejected(violations) => Self::Rejected(violations),
             LifecycleError::RestartRequired => Self::RestartRequired,
             LifecycleError::ShuttingDown => Self::ShuttingDown,
             LifecycleError::Store(error) => error.into(),
         }
+    }
+
+    /// The same of a call whose fields are a service's.
+    pub(super) fn of_fields(id: ServiceId, error: LifecycleError) -> Self {
+        let blamed = match &error {
+            LifecycleError::AddressNotAvailable { blamed, .. } => blamed.clone(),
+            _ => None,
+        };
+        let mut error = Self::of(id, error);
+        if let Self::AddressNotAvailable { violations, .. } = &mut error {
+            violations.extend(blamed);
+        }
+        error
     }
 
     pub(super) fn proxy_not_found(id: ServiceId) -> Self {

@@ -88,7 +88,7 @@ impl Services {
             self.supervisor
                 .probe(service.host, service.port)
                 .await
-                .map_err(|error| Error::of(ServiceId::new(), error))?;
+                .map_err(|error| Error::of_fields(ServiceId::new(), error))?;
             self.insert(&service, new.validate_only).await?
         };
         if new.validate_only {
@@ -105,7 +105,7 @@ impl Services {
             if let Err(left) = self.supervisor.remove(row.id, None, false).await {
                 tracing::warn!(service = %row.id, error = %left, "a proxy that could not be started stays");
             }
-            return Err(Error::of(row.id, error));
+            return Err(Error::of_fields(row.id, error));
         }
         self.get_proxy(row.id).await
     }
@@ -226,7 +226,7 @@ impl Services {
     /// Adds what is observed; all workers are asked at once.
     pub(super) async fn with_status(&self, rows: Vec<ServiceRow>) -> Result<Vec<Proxy>, Error> {
         let ids: Vec<ServiceId> = rows.iter().map(|row| row.id).collect();
-        let statuses = futures_util::future::join_all(ids.iter().map(|id| self.supervisor.status(*id)));
+        let statuses = futures_util::future::join_all(ids.iter().map(|id| self.supervisor.status_and_spools(*id)));
         let (stored, statuses) = tokio::join!(store::services::stored(&self.db, &ids), statuses);
         let stored = stored?;
         let proxies = rows.into_iter().zip(statuses).map(|(row, status)| {
@@ -239,7 +239,8 @@ impl Services {
     /// Stores the service on a port that is free here and in the store.
     async fn insert_on_free_port(&self, mut service: NewService, validate_only: bool) -> Result<ServiceRow, Error> {
         for _ in 0..PICK_ATTEMPTS {
-            let picked = Supervisor::pick_port(service.host).map_err(|error| Error::of(ServiceId::new(), error))?;
+            let picked = Supervisor::pick_port(service.host);
+            let picked = picked.map_err(|error| Error::of_fields(ServiceId::new(), error))?;
             service.port = picked.ok_or(Error::NoFreePort)?;
             match self.insert(&service, validate_only).await {
                 Err(Error::PortInUse { .. }) => {}
@@ -299,7 +300,11 @@ impl NewProxy {
 fn checked(new: &NewProxy) -> Result<NewService, Error> {
     let mut checks = Checks::default();
     let name = checks.take(ServiceName::parse("name", &new.name));
-    let host = checks.take(ListenHost::parse("host", &new.host));
+    let host = if new.host.is_empty() {
+        Some(ListenHost::DEFAULT)
+    } else {
+        checks.take(ListenHost::parse("host", &new.host))
+    };
     let port = checks.take(check::port("port", new.port, true));
     let spec = checks.take_all(capture(&new.capture));
     let values = name.zip(host).zip(port).zip(spec);

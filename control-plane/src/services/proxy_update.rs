@@ -85,6 +85,15 @@ impl Services {
         match error {
             LifecycleError::Invalid(violations) => Error::Invalid(below("proxy_service", violations)),
             LifecycleError::Rejected(violations) => Error::Rejected(below("proxy_service", violations)),
+            LifecycleError::AddressNotAvailable {
+                address,
+                detail,
+                blamed,
+            } => Error::AddressNotAvailable {
+                address,
+                detail,
+                violations: below("proxy_service", blamed.into_iter().collect()),
+            },
             error => self.change_error(error, id).await,
         }
     }
@@ -208,6 +217,16 @@ mod tests {
     fn a_path_beside_the_whole_changes_nothing_more() {
         let both = checked(&update(&["capture.passthrough_hosts", "capture"])).unwrap();
         assert_eq!(both.capture, checked(&update(&["capture"])).unwrap().capture);
+    }
+
+    #[test]
+    fn an_empty_host_is_none() {
+        let mut nowhere = update(&["host"]);
+        nowhere.host.clear();
+        assert_eq!(
+            checked(&nowhere).unwrap_err().violations()[0].field,
+            "proxy_service.host"
+        );
     }
 
     #[test]

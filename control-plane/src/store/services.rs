@@ -270,8 +270,8 @@ pub async fn lock(db: &mut PgConnection, id: ServiceId) -> Result<Option<Service
     raw.map(TryInto::try_into).transpose()
 }
 
-/// Changes one that is locked, which makes a revision. `EtagMismatch` (when `etag` is given), `NameTaken`, `PortTaken`.
-/// Needs the transaction that it is locked in.
+/// Changes one that is locked, which makes a revision; one that is so already stays as it is. `EtagMismatch` (when `etag` is
+/// given), `NameTaken`, `PortTaken`. Needs the transaction that it is locked in.
 pub async fn update(
     db: &mut PgConnection,
     locked: &ServiceRow,
@@ -279,6 +279,9 @@ pub async fn update(
     change: &ServiceChange,
 ) -> Result<ServiceRow, StoreError> {
     super::page::check_etag(locked.revision, etag)?;
+    if !change.changes(locked) {
+        return Ok(locked.clone());
+    }
     let mut row = change.applied_to(locked);
     let spec = &row.spec;
     let hosts: Vec<String> = spec.passthrough_hosts.iter().map(ToString::to_string).collect();

@@ -43,6 +43,8 @@ pub enum LifecycleError {
         address: SocketAddr,
         /// What the kernel said.
         detail: String,
+        /// Which setting is to blame, and what is wrong with it; `None` if it is neither.
+        blamed: Option<Violation>,
     },
     /// The worker did not become ready, or did not put a configuration in force.
     #[error("{detail}")]
@@ -52,6 +54,9 @@ pub enum LifecycleError {
         /// Its last log lines.
         log: Vec<String>,
     },
+    /// The worker did not say whether it can use a configuration; nothing changed.
+    #[error("{0}")]
+    Unresponsive(&'static str),
     /// The configuration cannot be put in force, by the judgement that a worker would give if there were one.
     #[error("the configuration is refused")]
     Invalid(Vec<Violation>),

@@ -14,7 +14,7 @@ use std::{
 };
 
 pub(crate) use closing::Closing;
-use proxyplane_spec::{ListenHost, limits};
+use proxyplane_spec::{ListenHost, ServiceId, Violation, limits};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -58,6 +58,21 @@ pub(crate) enum BindError {
     },
 }
 
+impl BindError {
+    /// The setting of a service that is wrong; of a port that is in use, its holder says more.
+    pub(crate) fn blamed(&self) -> Option<Violation> {
+        let Self::NotAvailable { address, source } = self else {
+            return None;
+        };
+        if is_missing(source) {
+            let description = format!("{} is no address of this machine", address.ip());
+            return Some(Violation::new("host", description));
+        }
+        let is_forbidden = source.kind() == io::ErrorKind::PermissionDenied;
+        is_forbidden.then(|| Violation::new("port", format!("the server may not listen on port {}", address.port())))
+    }
+}
+
 impl Listeners {
     /// Binds every address of `host` that the machine has; the first must be one.
     pub(crate) fn bind(host: ListenHost, port: u16) -> Result<Self, BindError> {
@@ -65,17 +80,23 @@ impl Listeners {
     }
 
     /// The same while these are open: a socket that is on one of the addresses already is shared, and one that is only
-    /// in the way is not.
-    pub(crate) fn bind_beside(&self, host: ListenHost, port: u16) -> Result<Self, BindError> {
-        self.open_beside(host, port, Purpose::Use)
+    /// in the way is not. They are `service`'s.
+    pub(crate) fn bind_beside(&self, host: ListenHost, port: u16, service: ServiceId) -> Result<Self, BindError> {
+        self.open_beside(host, port, service, Purpose::Use)
     }
 
     /// Could these be bound now?
-    pub(crate) fn probe_beside(&self, host: ListenHost, port: u16) -> Result<(), BindError> {
-        self.open_beside(host, port, Purpose::Probe).map(drop)
+    pub(crate) fn probe_beside(&self, host: ListenHost, port: u16, service: ServiceId) -> Result<(), BindError> {
+        self.open_beside(host, port, service, Purpose::Probe).map(drop)
     }
 
-    fn open_beside(&self, host: ListenHost, port: u16, purpose: Purpose) -> Result<Self, BindError> {
+    fn open_beside(
+        &self,
+        host: ListenHost,
+        port: u16,
+        service: ServiceId,
+        purpose: Purpose,
+    ) -> Result<Self, BindError> {
         Self::gather(host, port, |address| {
             if let Some(present) = self.on(address) {
                 return present.try_clone();
@@ -88,7 +109,7 @@ impl Listeners {
             if in_the_way.is_empty() {
                 listen(address)
             } else {
-                beside::open(address, &in_the_way, purpose)
+                beside::open(address, &in_the_way, service, purpose)
             }
         })
     }
@@ -252,6 +273,18 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_not_available() {
         let host = ListenHost::parse("host", "192.0.2.1").unwrap();
-        assert!(matches!(probe(host, 18_080), Err(BindError::NotAvailable { .. })));
+        let error = probe(host, 18_080).unwrap_err();
+        assert!(matches!(error, BindError::NotAvailable { .. }), "{error}");
+        assert_eq!(error.blamed().unwrap().field, "host");
+    }
+
+    #[test]
+    fn a_port_that_the_kernel_does_not_give_away_is_blamed_and_a_lack_of_descriptors_is_not() {
+        let error = |code| BindError::NotAvailable {
+            address: SocketAddr::from(([127, 0, 0, 1], 80)),
+            source: io::Error::from_raw_os_error(code),
+        };
+        assert_eq!(error(nix::libc::EACCES).blamed().unwrap().field, "port");
+        assert_eq!(error(nix::libc::EMFILE).blamed(), None);
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use proxyplane_spec::Epoch;
 use time::OffsetDateTime;
 
 use super::status::{DrainingWorker, OpenCounts, ServiceState, ServiceStatus};
@@ -57,6 +58,14 @@ impl ObservedGeneration {
 }
 
 impl Observed {
+    /// Workers that tell how much is in their spools. One that has not said anything yet has no limit either.
+    pub(super) fn telling(&self) -> Vec<Epoch> {
+        let replaced = self.draining.iter().map(|one| &one.worker);
+        let workers = self.worker.iter().chain(replaced);
+        let telling = workers.filter(|worker| worker.counters().spool_limit > 0);
+        telling.map(|worker| worker.source().epoch).collect()
+    }
+
     /// The status with counters that the worker was asked for now.
     pub(super) async fn status(&self) -> ServiceStatus {
         let current = async {

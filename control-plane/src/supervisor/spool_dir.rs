@@ -47,7 +47,8 @@ pub(super) fn remove_empty(spool: &Path, service: ServiceId) {
     }
 }
 
-fn of_service(spool: &Path, service: ServiceId) -> PathBuf {
+/// Where the instances of a service have theirs.
+pub(super) fn of_service(spool: &Path, service: ServiceId) -> PathBuf {
     spool.join(service.to_string())
 }
 

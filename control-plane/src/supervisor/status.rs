@@ -46,11 +46,11 @@ pub struct ServiceStatus {
     pub bytes_in: u64,
     /// Bytes to clients since the last start.
     pub bytes_out: u64,
-    /// Records the worker has made that are not yet committed.
+    /// Records the workers have made that are not yet committed.
     pub backlog: u64,
     /// Bytes of them on disk.
     pub spool_bytes: u64,
-    /// Bytes that may be there.
+    /// Bytes that the worker may have there.
     pub spool_limit: u64,
     /// Revision in force in the worker; 0 without one.
     pub applied_revision: i64,

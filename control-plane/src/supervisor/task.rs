@@ -431,6 +431,7 @@ pub(super) fn address_error(error: &BindError, host: ListenHost, holder: PortHol
             LifecycleError::AddressNotAvailable {
                 address: *address,
                 detail: source.to_string(),
+                blamed: error.blamed(),
             }
         }
     }

@@ -5,12 +5,15 @@
 //! first record that it stands for. Records that cannot be read become gaps while a segment is read, so what comes out
 //! of [`scan`] has no holes.
 
+mod end;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     Gap, Kind, Record,
     frame::{self, Frame, HEADER, PAYLOAD_MAX},
 };
+pub use end::end;
 
 /// Sequence number of a footer; no record gets as far.
 pub const FOOTER: u64 = u64::MAX;

@@ -20,11 +20,8 @@ impl ListenHost {
     /// What a service listens on when nothing is said.
     pub const DEFAULT: Self = Self::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-    /// Checks `text`; empty means [`Self::DEFAULT`].
+    /// Checks `text`.
     pub fn parse(field: &str, text: &str) -> Result<Self, Violation> {
-        if text.is_empty() {
-            return Ok(Self::DEFAULT);
-        }
         if text.eq_ignore_ascii_case("localhost") {
             return Ok(Self::Localhost);
         }
@@ -136,7 +133,7 @@ mod tests {
         for bad in ["", "*.", "*", "a..b", "http://x", "a b", "*.*.x", "x:80"] {
             assert!(HostPattern::parse("h", bad).is_err(), "{bad:?}");
         }
-        for bad in ["example.com", "1.2.3", "*"] {
+        for bad in ["", "example.com", "1.2.3", "*"] {
             assert!(ListenHost::parse("host", bad).is_err(), "{bad:?}");
         }
     }

@@ -36,7 +36,7 @@ reasons! {
     NOT_FOUND "NOT_FOUND" 404 4 "There is no such resource.";
     NAME_TAKEN "ALREADY_EXISTS" 409 5 "Another resource has this name; the metadata names it.";
     PORT_IN_USE "ALREADY_EXISTS" 409 5 "The port is taken; the metadata names the holder.";
-    ADDRESS_NOT_AVAILABLE "FAILED_PRECONDITION" 400 1 "The host is no address of this machine, or may not be bound.";
+    ADDRESS_NOT_AVAILABLE "FAILED_PRECONDITION" 400 2 "The host is no address of this machine, or may not be bound; the field violations name it where the call has it.";
     NO_FREE_PORT "RESOURCE_EXHAUSTED" 503 1 "No free port was found for port 0.";
     ALREADY_STARTING "ABORTED" 409 5 "A start is under way; wait for it.";
     ALREADY_STOPPING "ABORTED" 409 5 "A stop is under way; wait for it.";
@@ -48,6 +48,7 @@ reasons! {
     RESTART_REQUIRED "FAILED_PRECONDITION" 409 5 "The proxy's worker is of an older build, which cannot do this live; restart the proxy first.";
     WORKER_REJECTED_CONFIG "FAILED_PRECONDITION" 400 2 "The worker refused the configuration; the field violations say why. Nothing changed.";
     WORKER_FAILED "UNAVAILABLE" 503 1 "The worker did not become ready; its last log lines are in the message.";
+    WORKER_UNRESPONSIVE "UNAVAILABLE" 503 1 "The worker does not answer or is not connected; a restart of the proxy replaces it. Nothing changed.";
     SHUTTING_DOWN "UNAVAILABLE" 503 3 "The server is stopping.";
     STORAGE_UNAVAILABLE "UNAVAILABLE" 503 3 "Postgres cannot be reached; try again.";
     UPGRADE_REFUSED "FAILED_PRECONDITION" 400 1 "The program at the control plane's own path is not fit to take over; the message says why. Nothing changed.";

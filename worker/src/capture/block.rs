@@ -1,8 +1,7 @@
 //! Memory for batches of records, outside the heap.
 //!
 //! Up to 64 MiB of records come and go in bursts, between the small allocations of the exchanges. On the heap they
-//! would leave it fragmented and large for good (measured: 65 MiB kept after a burst); mapped memory goes back to the
-//! system with its batch.
+//! would leave it fragmented and large for good; mapped memory goes back to the system with its batch.
 
 use std::{
     io,

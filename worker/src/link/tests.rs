@@ -27,9 +27,7 @@ async fn a_worker_lives_from_hello_to_drained() {
     session.welcome(&hello.csr_der, config(1)).await;
     assert_eq!(session.next().await, Up::Ready(wire::Ready { revision: 1 }));
 
-    let mut records = stage.records().await;
-    assert_eq!(records.next().await.identity.unwrap(), stage.identity());
-    records.ack(0).await;
+    let mut records = stage.records_from(0).await;
 
     let mut client = stage.client().await;
     client.write_all(b"ping").await.unwrap();
@@ -40,19 +38,11 @@ async fn a_worker_lives_from_hello_to_drained() {
     let sent = frames(&records.next().await.frames);
     assert!(matches!(&sent[..], [(0, Kind::Complete(complete))] if complete.request_body == b"ping"[..]));
 
-    session
-        .order(Down::Drain(wire::Drain {
-            timeout_ms: 5_000,
-            idle_ms: 0,
-        }))
-        .await;
+    session.drain(5_000).await;
     stage.nobody_listens().await;
     assert!(!worker.is_finished(), "it waits for its records to be committed");
     records.ack(1).await;
-    session
-        .wait_for(|message| *message == Up::Drained(wire::Drained {}))
-        .await;
-    drop(session);
+    session.drained().await;
     worker.await.unwrap().unwrap();
 }
 
@@ -60,29 +50,19 @@ async fn a_worker_lives_from_hello_to_drained() {
 async fn the_deadline_closes_what_is_open() {
     let mut stage = Stage::set();
     let worker = stage.start_worker();
-    let mut session = stage.ready().await;
-    let mut records = stage.records().await;
-    records.next().await;
-    records.ack(0).await;
+    let session = stage.ready().await;
+    let mut records = stage.records_from(0).await;
 
     let mut client = stage.client().await;
     client.write_all(b"half").await.unwrap();
     client.read_exact(&mut [0; 4]).await.unwrap();
-    session
-        .order(Down::Drain(wire::Drain {
-            timeout_ms: 100,
-            idle_ms: 0,
-        }))
-        .await;
+    session.drain(100).await;
     assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
     let sent = frames(&records.next().await.frames);
     assert!(matches!(&sent[..], [(0, Kind::Complete(complete))]
         if complete.exchange.error == error_code::DRAINED.as_bytes()));
     records.ack(1).await;
-    session
-        .wait_for(|message| *message == Up::Drained(wire::Drained {}))
-        .await;
-    drop(session);
+    session.drained().await;
     worker.await.unwrap().unwrap();
 }
 
@@ -91,9 +71,7 @@ async fn records_are_sent_again_until_they_are_committed() {
     let mut stage = Stage::set();
     let _worker = stage.start_worker();
     let _session = stage.ready().await;
-    let mut records = stage.records().await;
-    records.next().await;
-    records.ack(0).await;
+    let mut records = stage.records_from(0).await;
     for expected in 0..3 {
         stage.one_exchange().await;
         assert_eq!(frames(&records.next().await.frames)[0].0, expected);
@@ -101,9 +79,7 @@ async fn records_are_sent_again_until_they_are_committed() {
     records.ack(1).await;
     drop(records);
 
-    let mut again = stage.records().await;
-    assert_eq!(again.next().await.identity.unwrap(), stage.identity());
-    again.ack(2).await;
+    let mut again = stage.records_from(2).await;
     assert_eq!(frames(&again.next().await.frames)[0].0, 2);
 }
 
@@ -131,7 +107,7 @@ async fn a_change_is_in_force_after_stage_and_activate() {
     let mut session = stage.ready().await;
 
     session.order(Down::Activate(wire::Activate { revision: 2 })).await;
-    assert!(matches!(session.answer().await, Up::Rejected(rejected) if rejected.revision == 2));
+    assert_eq!(session.rejection().await.0, 2);
     session.order(Down::Stage(config(2))).await;
     assert_eq!(session.answer().await, Up::Staged(wire::Staged { revision: 2 }));
     session.order(Down::Activate(wire::Activate { revision: 2 })).await;
@@ -159,16 +135,14 @@ async fn a_change_that_cannot_be_built_is_rejected_with_its_fields() {
             ..config(2)
         }))
         .await;
-    assert!(matches!(session.answer().await, Up::Rejected(rejected)
-        if rejected.revision == 2 && rejected.violations[0].field == "capture.extra_ca_pem"));
+    assert_eq!(session.rejection().await, (2, "capture.extra_ca_pem".to_owned()));
     session
         .order(Down::Stage(wire::WorkerConfig {
             required_features: vec!["reverse".into()],
             ..config(3)
         }))
         .await;
-    assert!(matches!(session.answer().await, Up::Rejected(rejected)
-        if rejected.violations[0].field == "required_features"));
+    assert_eq!(session.rejection().await, (3, "required_features".to_owned()));
 }
 
 #[tokio::test]
@@ -179,10 +153,10 @@ async fn listeners_that_do_not_come_are_a_refusal_and_the_old_ones_are_served() 
     for listeners in [vec!["127.0.0.1:1".to_owned()], vec!["nowhere".to_owned()]] {
         let elsewhere = wire::WorkerConfig { listeners, ..config(2) };
         session.order(Down::Stage(elsewhere)).await;
-        assert!(matches!(session.answer().await, Up::Rejected(rejected)
-            if rejected.revision == 2 && rejected.violations[0].field.starts_with("listeners")));
+        let (revision, field) = session.rejection().await;
+        assert!(revision == 2 && field.starts_with("listeners"), "{field}");
         session.order(Down::Activate(wire::Activate { revision: 2 })).await;
-        assert!(matches!(session.answer().await, Up::Rejected(_)));
+        session.rejection().await;
     }
     stage.one_exchange().await;
 }
@@ -216,8 +190,7 @@ async fn a_first_configuration_that_cannot_be_used_ends_the_worker() {
         ..config(1)
     };
     session.welcome(&hello.csr_der, bad).await;
-    assert!(matches!(session.next().await, Up::Rejected(rejected)
-        if rejected.violations[0].field == "control_addresses[0]"));
+    assert_eq!(session.rejection().await.1, "control_addresses[0]");
     drop(session);
     assert!(matches!(worker.await.unwrap(), Err(Fatal::CannotBegin(_))));
 }

@@ -43,7 +43,12 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<(), 
         ..Default::default()
     };
     let mut proxies = context.client.proxies();
-    progress::told(context, &proxy.id, proxies.delete_proxy_service(request)).await?;
+    let deletion = proxies.delete_proxy_service(request);
+    let waits_for = |proxy: &Proxy| {
+        let records = || progress::records(proxy).filter(|_| !arguments.discard);
+        progress::open(proxy).or_else(records)
+    };
+    progress::told(context, &proxy.id, deletion, waits_for).await?;
     let traffic = if arguments.purge {
         "with its traffic"
     } else {

@@ -38,7 +38,7 @@ pub(super) async fn stop(context: &Context, stopping: &Stopping) -> Result<(), E
         drain_timeout: stopping.drain.value()?,
     };
     let mut proxies = context.client.proxies();
-    let answer = progress::told(context, &id, proxies.stop_proxy_service(request)).await?;
+    let answer = progress::told(context, &id, proxies.stop_proxy_service(request), progress::open).await?;
     let answer = answer.into_inner();
     let proxy = Proxy::from(present(answer.proxy_service)?);
     output::talk(&format!("proxy '{}' stopped", proxy.full_name()));
@@ -52,7 +52,7 @@ pub(super) async fn restart(context: &Context, stopping: &Stopping) -> Result<()
         drain_timeout: stopping.drain.value()?,
     };
     let mut proxies = context.client.proxies();
-    let answer = progress::told(context, &id, proxies.restart_proxy_service(request)).await?;
+    let answer = progress::told(context, &id, proxies.restart_proxy_service(request), progress::open).await?;
     let answer = answer.into_inner();
     let proxy = Proxy::from(present(answer.proxy_service)?);
     tell_running(&proxy, "restarted");

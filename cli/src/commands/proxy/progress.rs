@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval_at};
 use super::super::Context;
 use crate::{error::Error, output, view::Proxy, when};
 
-/// Between looks at what is still open.
+/// Between looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Nothing is told twice in a row before this has passed.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
@@ -33,11 +33,40 @@ impl DrainTimeout {
     }
 }
 
-/// Waits for `call`, and tells what the proxy `id` still has open while it drains.
+/// What a call waits for.
+pub(super) struct Wait {
+    /// Told again at once when it is another.
+    what: String,
+    line: String,
+}
+
+/// What a proxy still has open while it drains.
+pub(super) fn open(proxy: &Proxy) -> Option<Wait> {
+    let open = proxy.still_open()?;
+    Some(Wait {
+        what: open.what.clone(),
+        line: format!("proxy '{}' finishes {}{}", proxy.full_name(), open.what, open.until()),
+    })
+}
+
+/// The records that a stopped proxy still has in spools.
+pub(super) fn records(proxy: &Proxy) -> Option<Wait> {
+    let (records, bytes) = proxy.left_behind()?;
+    let line = format!(
+        "proxy '{}' is deleted once {records} records ({}) in its spool are stored; --discard gives them up",
+        proxy.full_name(),
+        when::bytes(bytes)
+    );
+    let what = "records".to_owned();
+    Some(Wait { what, line })
+}
+
+/// Waits for `call`, and tells what it waits for, by what the proxy `id` looks like meanwhile.
 pub(super) async fn told<T>(
     context: &Context,
     id: &str,
     call: impl Future<Output = Result<T, tonic::Status>>,
+    waits_for: impl Fn(&Proxy) -> Option<Wait>,
 ) -> Result<T, Error> {
     let mut call = pin!(call);
     let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
@@ -47,20 +76,19 @@ pub(super) async fn told<T>(
             looks.tick().await;
             let request = GetProxyServiceRequest { id: id.to_owned() };
             let answer = context.client.proxies().get_proxy_service(request).await.ok()?;
-            let proxy = Proxy::from(answer.into_inner().proxy_service?);
-            Some((proxy.full_name(), proxy.still_open()?.clone()))
+            waits_for(&Proxy::from(answer.into_inner().proxy_service?))
         };
         let seen = tokio::select! {
             done = &mut call => return Ok(done?),
             seen = look => seen,
         };
-        let Some((name, open)) = seen else { continue };
+        let Some(Wait { what, line }) = seen else { continue };
         let news = last
             .as_ref()
-            .is_none_or(|(told, at)| *told != open.what || at.elapsed() >= TELL_AGAIN);
+            .is_none_or(|(told, at)| *told != what || at.elapsed() >= TELL_AGAIN);
         if news {
-            output::talk(&format!("proxy '{name}' finishes {}{}", open.what, open.until()));
-            last = Some((open.what, Instant::now()));
+            output::talk(&line);
+            last = Some((what, Instant::now()));
         }
     }
 }

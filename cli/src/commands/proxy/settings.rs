@@ -2,7 +2,7 @@
 
 use std::{fs, io, io::Read as _, path::PathBuf};
 
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
 use proxyplane_proto::v1::{self, CaptureSpec};
 
 use crate::{error::Error, when};
@@ -11,7 +11,7 @@ use crate::{error::Error, when};
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Settings {
     /// Address to listen on, or 'localhost' for every loopback address (127.0.0.1 unless given).
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     pub(super) host: Option<String>,
     /// Port to listen on; create picks a free one unless given, or for 0. A running proxy moves there without a restart.
     #[arg(long, value_name = "PORT")]
@@ -50,7 +50,7 @@ pub(super) struct Settings {
     /// Intercept every host.
     #[arg(long)]
     no_passthrough: bool,
-    /// Bytes kept of each body, such as 64KiB or 10M; 0 keeps none (10 MiB unless given).
+    /// Bytes kept of each body, such as 64KiB, 10M or 1.5GiB; 0 keeps none (10 MiB unless given).
     #[arg(long, value_name = "BYTES", value_parser = when::parse_bytes)]
     capture_limit: Option<u64>,
     /// Bytes of records that may wait on disk, such as 512MiB (1 GiB unless given).

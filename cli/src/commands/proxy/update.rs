@@ -34,6 +34,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), E
             "nothing to change was given; see proxyctl proxy update --help".into(),
         ));
     }
+    let before = current.revision;
     let mut proxy = current;
     if !paths.is_empty() {
         let request = UpdateProxyServiceRequest {
@@ -57,11 +58,13 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), E
             .await?;
         proxy = present(answer.into_inner().proxy_service)?;
     }
+    let changed = proxy.revision != before;
     let proxy = Proxy::from(proxy);
-    if start {
-        lifecycle::tell_running(&proxy, "updated and running");
-    } else {
-        output::talk(&format!("proxy '{}' updated", proxy.full_name()));
+    match (start, changed) {
+        (true, true) => lifecycle::tell_running(&proxy, "updated and running"),
+        (true, false) => lifecycle::tell_running(&proxy, "running"),
+        (false, true) => output::talk(&format!("proxy '{}' updated", proxy.full_name())),
+        (false, false) => output::talk(&format!("proxy '{}' is so already", proxy.full_name())),
     }
     context.output.changed(&proxy)
 }

@@ -71,7 +71,13 @@ async fn one(context: &Context, former: &ProxyService, drain: DrainTimeout) -> R
         drain_timeout: drain.value()?,
     };
     let mut proxies = context.client.proxies();
-    let answer = progress::told(context, &former.id, proxies.upgrade_proxy_service(request)).await?;
+    let answer = progress::told(
+        context,
+        &former.id,
+        proxies.upgrade_proxy_service(request),
+        progress::open,
+    )
+    .await?;
     let proxy = Proxy::from(present(answer.into_inner().proxy_service)?);
     let name = proxy.full_name();
     let Some(pid) = proxy.pid else {

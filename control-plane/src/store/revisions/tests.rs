@@ -113,11 +113,27 @@ async fn a_revision_brings_back_everything_that_changed_since() {
 }
 
 #[tokio::test]
+async fn a_change_that_changes_nothing_is_no_revision() {
+    let db = testing::database().await;
+    let made = service(&db).await;
+    let again = ServiceChange {
+        name: Some(ServiceName::parse("name", &made.name).unwrap()),
+        capture: made.spec.clone().into(),
+        ..verbose(made.verbose)
+    };
+    assert_eq!(update(&db, made.id, again).await, made);
+    assert_eq!(all(&db, made.id).await.len(), 1);
+    let mut connection = db.acquire().await.unwrap();
+    let late = services::update(&mut connection, &made, Some("0"), &verbose(made.verbose)).await;
+    assert!(matches!(late, Err(StoreError::EtagMismatch)), "{late:?}");
+}
+
+#[tokio::test]
 async fn only_the_last_are_kept() {
     let db = testing::database().await;
     let id = service(&db).await.id;
     for revision in 2..=KEPT + 2 {
-        update(&db, id, verbose(revision % 2 == 0)).await;
+        update(&db, id, verbose(revision % 2 == 1)).await;
     }
     let kept: Vec<_> = all(&db, id).await.iter().map(|row| row.revision).collect();
     assert_eq!(kept, (3..=KEPT + 2).rev().collect::<Vec<_>>());

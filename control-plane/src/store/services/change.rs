@@ -45,6 +45,19 @@ pub struct CaptureChange {
 }
 
 impl ServiceChange {
+    /// Would `row` be another after it? A rollback is a revision in any case: somebody wanted it.
+    pub(super) fn changes(&self, row: &ServiceRow) -> bool {
+        if self.rollback_of.is_some() {
+            return true;
+        }
+        let changed = self.applied_to(row);
+        let unchanged = ServiceRow {
+            revision: changed.revision,
+            ..row.clone()
+        };
+        changed != unchanged
+    }
+
     /// `row` after this change.
     pub(super) fn applied_to(&self, row: &ServiceRow) -> ServiceRow {
         ServiceRow {

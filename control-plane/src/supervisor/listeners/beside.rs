@@ -8,32 +8,40 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
-use proxyplane_spec::limits;
+use proxyplane_spec::{ServiceId, limits};
 use socket2::SockRef;
 
 use super::{Purpose, socket_for};
 
-/// Opens `address`, with `present` in its way. A probe does not listen: it would get connections.
-pub(super) fn open(address: SocketAddr, present: &[&TcpListener], purpose: Purpose) -> io::Result<TcpListener> {
+/// Opens `address` for `service`, with `present` in its way. A probe does not listen: it would get connections.
+pub(super) fn open(
+    address: SocketAddr,
+    present: &[&TcpListener],
+    service: ServiceId,
+    purpose: Purpose,
+) -> io::Result<TcpListener> {
     let socket = socket_for(address)?;
     socket.set_reuse_port(true)?;
-    let shared = Shared::of(present)?;
+    let shared = Shared::of(present, service)?;
     socket.bind(&address.into())?;
     if purpose == Purpose::Use {
         socket.listen(limits::LISTEN_BACKLOG)?;
     }
     drop(shared);
     socket.set_reuse_port(false)?;
-    forget(address);
+    forget(address, service);
     Ok(socket.into())
 }
 
 /// Listeners that let others be bound as long as this lives.
-struct Shared<'l>(&'l [&'l TcpListener]);
+struct Shared<'l> {
+    listeners: &'l [&'l TcpListener],
+    service: ServiceId,
+}
 
 impl<'l> Shared<'l> {
-    fn of(listeners: &'l [&'l TcpListener]) -> io::Result<Self> {
-        let shared = Self(listeners);
+    fn of(listeners: &'l [&'l TcpListener], service: ServiceId) -> io::Result<Self> {
+        let shared = Self { listeners, service };
         for listener in listeners {
             SockRef::from(*listener).set_reuse_port(true)?;
         }
@@ -43,9 +51,9 @@ impl<'l> Shared<'l> {
 
 impl Drop for Shared<'_> {
     fn drop(&mut self) {
-        for listener in self.0 {
+        for listener in self.listeners {
             if let Err(error) = SockRef::from(*listener).set_reuse_port(false) {
-                tracing::warn!(%error, "a listener lets others of this account bind its port");
+                tracing::warn!(service = %self.service, %error, "a listener lets others of this account bind its port");
             }
         }
     }
@@ -53,7 +61,7 @@ impl Drop for Shared<'_> {
 
 /// The kernel remembers of a port that its last socket was bound with SO_REUSEPORT, and lets the same account's next one
 /// in unchecked that says so too. It forgets that with the next socket that does not.
-fn forget(bound: SocketAddr) {
+fn forget(bound: SocketAddr, service: ServiceId) {
     const OTHER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
     let elsewhere = [
         SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())),
@@ -66,6 +74,7 @@ fn forget(bound: SocketAddr) {
     });
     if !forgotten {
         tracing::warn!(
+            %service,
             port = bound.port(),
             "another process of this account may bind this port too, with SO_REUSEPORT"
         );
@@ -80,7 +89,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use proxyplane_spec::ListenHost;
+    use proxyplane_spec::{ListenHost, ServiceId};
 
     use super::socket_for;
     use crate::supervisor::listeners::{Listeners, pick_port};
@@ -108,7 +117,7 @@ mod tests {
         for (present, next) in [(one, all), (all, one)] {
             let port = pick_port(present).unwrap().unwrap();
             let before = Listeners::bind(present, port).unwrap();
-            let after = before.bind_beside(next, port).unwrap();
+            let after = before.bind_beside(next, port, ServiceId::new()).unwrap();
             let _first = TcpStream::connect(("127.0.0.1", port)).unwrap();
             let (closest, other) = if next == one {
                 (&after, &before)
@@ -136,8 +145,9 @@ mod tests {
             .unwrap();
         let ours = Listeners::bind(ListenHost::DEFAULT, port).unwrap();
         let _foreign = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
-        ours.bind_beside(ListenHost::parse("host", "0.0.0.0").unwrap(), port)
+        let service = ServiceId::new();
+        ours.bind_beside(ListenHost::parse("host", "0.0.0.0").unwrap(), port, service)
             .unwrap_err();
-        drop(ours.bind_beside(ListenHost::Localhost, port).unwrap());
+        drop(ours.bind_beside(ListenHost::Localhost, port, service).unwrap());
     }
 }

@@ -85,7 +85,7 @@ fn no_syn() -> [SockFilter; 5] {
 mod tests {
     use std::{io, net::TcpStream};
 
-    use proxyplane_spec::ListenHost;
+    use proxyplane_spec::{ListenHost, ServiceId};
 
     use super::*;
     use crate::supervisor::listeners::pick_port;
@@ -117,7 +117,9 @@ mod tests {
     async fn a_socket_that_is_shared_with_the_next_ones_stays_open() {
         let present = bound(ListenHost::DEFAULT);
         let port = present.addresses()[0].port();
-        let next = present.bind_beside(ListenHost::Localhost, port).unwrap();
+        let next = present
+            .bind_beside(ListenHost::Localhost, port, ServiceId::new())
+            .unwrap();
         Closing::begin(&present, &next).await;
         connect(&next).unwrap();
         drop(present);

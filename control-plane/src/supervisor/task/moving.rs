@@ -45,7 +45,8 @@ impl Task {
             return Err(LifecycleError::AlreadyStarting);
         }
         if validate_only {
-            self.bound(row, present.probe_beside(row.host, row.port)).await?;
+            self.bound(row, present.probe_beside(row.host, row.port, self.id))
+                .await?;
         }
         Ok(true)
     }
@@ -57,7 +58,7 @@ impl Task {
         config: &WorkerConfig,
     ) -> Result<Listeners, LifecycleError> {
         let next = match &self.listeners {
-            Some(present) => present.bind_beside(row.host, row.port),
+            Some(present) => present.bind_beside(row.host, row.port, self.id),
             None => Listeners::bind(row.host, row.port),
         };
         let next = self.bound(row, next).await?;
@@ -146,7 +147,7 @@ impl Task {
                 }
             }
             // It is asked again when it is connected again, or does anything at all.
-            Err(error @ LifecycleError::WorkerFailed { .. }) => {
+            Err(error @ LifecycleError::Unresponsive(_)) => {
                 tracing::warn!(service = %self.id, %error, "a worker listens elsewhere and cannot be reached");
             }
             Err(error) => {

@@ -63,6 +63,11 @@ impl Task {
         LifecycleError::Invalid(violations)
     }
 
+    /// The worker did not say whether it can use a configuration.
+    pub(super) fn raise_unresponsive(&self, why: &str) {
+        self.events().worker_unresponsive(self.subject(), why);
+    }
+
     pub(super) fn raise_address_waited_for(&self) {
         self.events()
             .port_conflict_waited_for(self.subject(), &self.seen.last_error);

@@ -52,6 +52,9 @@ impl Task {
             },
             Command::Update { update, answer } => {
                 let result = self.update(*update).await;
+                if let Err(LifecycleError::Unresponsive(why)) = result {
+                    self.raise_unresponsive(why);
+                }
                 self.publish();
                 let _ = answer.send(result);
             }
@@ -153,6 +156,10 @@ impl Task {
         let before = self.found(before)?;
         let etag = update.etag.as_deref();
         let row = in_time(store::services::update(&mut transaction, &before, etag, &update.change)).await?;
+        if row == before {
+            // Nothing to store, and nothing that the worker does not have in force.
+            return Ok(row);
+        }
         let moves = self.check_address(&before, &row, update.validate_only).await?;
         let config = worker_config(&self.shared, &row);
         if let Some(worker) = &self.worker {
@@ -193,17 +200,13 @@ impl Task {
     }
 
     pub(super) fn change_failed(&mut self, error: ChangeError) -> LifecycleError {
-        let failed = |detail: &str| LifecycleError::WorkerFailed {
-            detail: detail.to_owned(),
-            log: Vec::new(),
-        };
         match error {
             ChangeError::Rejected(violations) => {
                 self.seen.rejected_at = Some(crate::clock::now());
                 LifecycleError::Rejected(violations)
             }
-            ChangeError::Lost => failed("the worker is not connected"),
-            ChangeError::TimedOut => failed("the worker did not answer in time"),
+            ChangeError::Lost => LifecycleError::Unresponsive("the worker is not connected"),
+            ChangeError::TimedOut => LifecycleError::Unresponsive("the worker did not answer in time"),
         }
     }
 

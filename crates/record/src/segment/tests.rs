@@ -192,3 +192,34 @@ fn long_runs_are_divided_and_names_sort_as_numbers_do() {
         assert_eq!(parse_name(other), None);
     }
 }
+
+/// Where a segment ends by its heads alone.
+fn end_of(data: &[u8], first: u64) -> u64 {
+    end(&mut std::io::Cursor::new(data), first).unwrap()
+}
+
+#[test]
+fn the_end_of_a_segment_is_known_by_its_heads_wherever_it_is_cut() {
+    let records = [complete(0), complete(1_000), chunk(200), chunk(3)];
+    assert_eq!(end_of(&sealed(7, &records), 7), 11);
+    let (whole, starts) = segment(7, &records);
+    for cut in 0..=whole.len() {
+        let expected = scan(&Bytes::copy_from_slice(&whole[..cut]), 7, None).next;
+        assert_eq!(end_of(&whole[..cut], 7), expected, "cut at {cut}");
+    }
+    assert_eq!(starts.len(), 4);
+}
+
+#[test]
+fn a_gap_counts_as_the_records_that_it_stands_for() {
+    let mut data = BytesMut::from(&gap_frame(Counts::default().gap(5, 1_000_005))[..]);
+    frame::put(&mut data, 1_000_005, &complete(500));
+    assert_eq!(end_of(&data, 5), 1_000_006);
+}
+
+#[test]
+fn what_lies_behind_damage_counts_as_one_record_at_least() {
+    let (mut data, starts) = segment(0, &[complete(500), complete(500), complete(500)]);
+    data[starts[1] + 8] ^= 0x40;
+    assert_eq!(end_of(&data, 0), 2);
+}

@@ -134,6 +134,14 @@ impl Stage {
         soon(self.records.recv()).await.unwrap()
     }
 
+    /// A stream of records of this worker, told to resume at `next_seq`.
+    pub(super) async fn records_from(&mut self, next_seq: u64) -> Records {
+        let mut records = self.records().await;
+        assert_eq!(records.next().await.identity.unwrap(), self.identity());
+        records.ack(next_seq).await;
+        records
+    }
+
     pub(super) async fn client(&self) -> TcpStream {
         soon(TcpStream::connect(self.address)).await.unwrap()
     }
@@ -222,6 +230,23 @@ impl Session {
                 return message;
             }
         }
+    }
+
+    /// What the worker refuses, with a field at fault.
+    pub(super) async fn rejection(&mut self) -> (i64, String) {
+        let Up::Rejected(rejected) = self.answer().await else {
+            panic!("it was not refused")
+        };
+        (rejected.revision, rejected.violations[0].field.clone())
+    }
+
+    pub(super) async fn drain(&self, timeout_ms: u64) {
+        self.order(Down::Drain(wire::Drain { timeout_ms, idle_ms: 0 })).await;
+    }
+
+    /// Waits until the worker says so, and lets it end.
+    pub(super) async fn drained(mut self) {
+        self.wait_for(|message| *message == Up::Drained(wire::Drained {})).await;
     }
 
     pub(super) async fn hello(&mut self) -> wire::Hello {
