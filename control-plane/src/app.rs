@@ -1,25 +1,28 @@
 //! Wires the parts together, starts them in order and stops them in the other.
 //!
-//! Start: data directory, address, database, event log, lease, ingest, supervisor, worker link, API, proxies. Stop: the
+//! Start: data directory, address, API, database, event log, lease, ingest, supervisor, worker link, proxies. From the
+//! third on whoever asks is answered; calls that need what is not there yet wait for a moment and are told so. Stop: the
 //! API ends its streams, workers drain, ingest commits what they sent, the last events are stored, Postgres stops.
 
 mod database;
 mod error;
 mod lease;
 mod listen;
+mod reception;
 mod sockets;
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
-use tokio::{net::TcpListener, runtime::Runtime};
+use reception::Reception;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    api::{Api, Token},
+    api::Resources,
     bootstrap, client,
     config::{Config, Environment},
     data_dir::DataDir,
@@ -121,11 +124,38 @@ async fn serve(
     let signals = Signals::install().map_err(StartError::of("signals"))?;
     upgrade::let_signals_through().map_err(StartError::of("signals"))?;
     tokio::spawn(signals.drive(process.clone()));
-    let database = Database::start(&config, data).await?;
+    let reception = Reception::open(&config, data, listener, process, upgrade).await?;
+    if !client::is_announced(environment) {
+        // Whoever has no other server to ask finds this one while it waits, too.
+        let _ = reception.announce(environment, data);
+    }
+    let mut database = Database::open(&config, data).await?;
+    let events = writer.events();
+    let reached = tokio::select! {
+        reached = database.reach(&reception.health, &events) => Some(reached),
+        () = database.holds_up_stop(process) => None,
+    };
+    match reached {
+        Some(Ok(())) => {}
+        // A private server that lets nobody in is left as it is.
+        Some(Err(error @ StartError::Postgres(_))) => return Err(error),
+        Some(Err(error)) => {
+            database.stop().await;
+            return Err(error);
+        }
+        None => return Ok(give_up(&[process], None, database).await),
+    }
+    database.keep_running();
     let log = writer.start(database.pool().clone());
     let ingesting = Lifecycle::new();
-    let started = Running::start(&config, data, &database, &log, listener, process, &ingesting, upgrade);
-    let result = match started.await {
+    let started = tokio::select! {
+        started = Running::start(&config, data, &database, &log, reception, process, &ingesting) => Some(started),
+        () = database.holds_up_stop(process) => None,
+    };
+    let Some(started) = started else {
+        return Ok(give_up(&[process, &ingesting], Some(log), database).await);
+    };
+    let result = match started {
         Ok(running) => {
             let serving = async {
                 running.begin(&config, environment, data).await;
@@ -145,10 +175,7 @@ async fn serve(
             running.stop(config.shutdown_timeout, process, &ingesting).await
         }
         Err(error) => {
-            for lifecycle in [process, &ingesting] {
-                lifecycle.hard().cancel();
-                lifecycle.finish().await;
-            }
+            end(&[process, &ingesting]).await;
             Err(error)
         }
     };
@@ -156,6 +183,26 @@ async fn serve(
     database.stop().await;
     info!("stopped");
     result.map(|()| Done::Stopped)
+}
+
+/// Ends a start that is to stop and would have to wait for the database.
+async fn give_up(begun: &[&Lifecycle], log: Option<EventLog>, database: Database) -> Done {
+    warn!("stopping without the database, which does not answer; workers that run are left to the next start");
+    end(begun).await;
+    if let Some(log) = log {
+        log.finish(EVENTS_TIMEOUT).await;
+    }
+    database.abandon().await;
+    info!("stopped");
+    Done::Stopped
+}
+
+/// Ends tasks at once.
+async fn end(lifecycles: &[&Lifecycle]) {
+    for lifecycle in lifecycles {
+        lifecycle.hard().cancel();
+        lifecycle.finish().await;
+    }
 }
 
 /// Everything but the database.
@@ -174,31 +221,31 @@ struct Running {
 }
 
 impl Running {
-    #[expect(clippy::too_many_arguments, reason = "the parts that exist before, called once")]
     async fn start(
         config: &Config,
         data: &DataDir,
         database: &Database,
         log: &EventLog,
-        listener: std::net::TcpListener,
+        reception: Reception,
         process: &Lifecycle,
         ingesting: &Lifecycle,
-        upgrade: &Upgrade,
     ) -> Result<Self, StartError> {
         let (db, events) = (database.pool().clone(), log.events());
-        let lease = Lease::acquire(&db, data, process).await?;
-        let pki = Arc::new(Pki::load_or_create(&data.secrets()).map_err(StartError::of("certificate authority"))?);
-        export(&data.ca_certificate(), pki.root_pem()).map_err(StartError::of("CA certificate"))?;
-        let token = Token::load_or_create(&data.token()).map_err(StartError::of("API token"))?;
-        let listener = TcpListener::from_std(listener).map_err(StartError::of("API address"))?;
-        let address = listener.local_addr().map_err(StartError::of("API address"))?;
-
+        let Reception {
+            address,
+            run,
+            pki,
+            health,
+            calls,
+            opening,
+        } = reception;
+        let lease = Lease::acquire(&db, run, data, process).await?;
         let hub = Hub::new(db.clone());
         let ingest = Ingest::start(
             db.clone(),
             hub.clone(),
             events.clone(),
-            Some(lease.boot()),
+            Some(run),
             database.room(),
             ingesting,
         );
@@ -228,23 +275,13 @@ impl Running {
         supervisor.adopt().await?;
         sockets::serve(&link, &link_socket, config.worker_user, &unlink, process)?;
         let services = Services::new(db.clone(), supervisor.clone(), hub.clone());
-        let health = Health::new(db.clone(), ingest.clone(), pki.clone(), supervisor.clone());
-
-        let api = Api {
+        health.watch(db.clone(), ingest.clone(), supervisor.clone());
+        opening.open(Resources {
             db,
             hub,
             feed: log.feed(),
             services: services.clone(),
-            pki: pki.clone(),
-            health: health.clone(),
-            token,
-            allowed_origins: config.allowed_origins.clone(),
-            upgrade: upgrade.clone(),
-            run: lease.boot(),
-        };
-        let calls = process.apart();
-        api.serve(listener, &calls).await.map_err(StartError::of("API"))?;
-        info!(%address, "the API is served");
+        });
         Ok(Self {
             address,
             calls,
@@ -329,15 +366,4 @@ impl Running {
         info!(fingerprint = self.pki.fingerprint(), "proxies and ingest stopped");
         self.lease.release().await
     }
-}
-
-/// Writes the CA certificate where everybody may read it.
-fn export(path: &Path, pem: &str) -> std::io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|present| present == pem) {
-        return Ok(());
-    }
-    let unfinished = path.with_extension("new");
-    fs::write(&unfinished, pem)?;
-    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o644))?;
-    fs::rename(unfinished, path)
 }

@@ -19,16 +19,18 @@ struct Client<'a> {
     token_file: &'a Path,
 }
 
+/// Does `proxyctl` find a server, of whatever state?
+pub fn is_announced(environment: &Environment) -> bool {
+    file(environment).is_ok_and(|file| file.exists())
+}
+
 /// Writes `proxyplane/client.json` in the account's configuration directory and returns its path.
 pub fn announce(environment: &Environment, server: &str, token_file: &Path) -> io::Result<PathBuf> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, "neither XDG_CONFIG_HOME nor HOME is set");
-    let directory = environment
-        .xdg("XDG_CONFIG_HOME", ".config")
-        .ok_or_else(missing)?
-        .join("proxyplane");
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    let path = directory.join("client.json");
-    let unfinished = directory.join(format!("client.json.{}", std::process::id()));
+    let path = file(environment)?;
+    let unfinished = path.with_extension(format!("json.{}", std::process::id()));
+    if let Some(directory) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -39,6 +41,12 @@ pub fn announce(environment: &Environment, server: &str, token_file: &Path) -> i
     file.write_all(format!("{text}\n").as_bytes())?;
     fs::rename(&unfinished, &path)?;
     Ok(path)
+}
+
+fn file(environment: &Environment) -> io::Result<PathBuf> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "neither XDG_CONFIG_HOME nor HOME is set");
+    let directory = environment.xdg("XDG_CONFIG_HOME", ".config").ok_or_else(missing)?;
+    Ok(directory.join("proxyplane/client.json"))
 }
 
 /// `address` as a client on this machine calls it: a wildcard means loopback.
@@ -61,6 +69,7 @@ mod tests {
     fn proxyctl_finds_address_and_token() {
         let home = std::env::temp_dir().join(format!("proxyplane-client-{}", uuid::Uuid::now_v7()));
         let environment = Environment::from_iter([("HOME", home.to_str().unwrap())]);
+        assert!(!is_announced(&environment));
         let path = announce(
             &environment,
             "http://127.0.0.1:7070",
@@ -69,6 +78,7 @@ mod tests {
         .unwrap();
         assert_eq!(path, home.join(".config/proxyplane/client.json"));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(is_announced(&environment));
         let found: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(found["server"], "http://127.0.0.1:7070");
         assert_eq!(found["token_file"], "/data/secrets/api.token");

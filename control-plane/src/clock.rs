@@ -9,6 +9,12 @@ pub fn now() -> OffsetDateTime {
     now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }
 
+/// For people: to the second.
+pub fn shown(at: OffsetDateTime) -> String {
+    let (hour, minute, second) = at.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

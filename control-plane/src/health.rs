@@ -1,14 +1,16 @@
 //! Health of each part, for `/health`, `/ready`, `grpc.health.v1` and `proxyctl system status`.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
 use proxyplane_spec::limits;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::{
+    clock,
     ingest::{self, IngestHandle},
     pki::Pki,
     store::{self, Db, StoreError, services::ServiceRow},
@@ -37,26 +39,42 @@ pub struct Part {
 
 /// Looks at the parts when asked. Cloning shares it.
 #[derive(Clone)]
-pub struct Health(Arc<Parts>);
+pub struct Health(Arc<Inner>);
 
-struct Parts {
-    db: Db,
-    ingest: IngestHandle,
+struct Inner {
     pki: Arc<Pki>,
-    supervisor: Supervisor,
+    /// Why the database is waited for; of no interest once there are `parts`.
+    awaited: watch::Sender<String>,
+    parts: OnceLock<Parts>,
     started: AtomicBool,
 }
 
+/// What there is once the database has answered.
+struct Parts {
+    db: Db,
+    ingest: IngestHandle,
+    supervisor: Supervisor,
+}
+
 impl Health {
-    /// Of these parts; not ready before [`Self::started`].
-    pub fn new(db: Db, ingest: IngestHandle, pki: Arc<Pki>, supervisor: Supervisor) -> Self {
-        Self(Arc::new(Parts {
-            db,
-            ingest,
+    /// Of a server that begins; not ready before [`Self::started`].
+    pub fn new(pki: Arc<Pki>) -> Self {
+        Self(Arc::new(Inner {
             pki,
-            supervisor,
+            awaited: watch::Sender::new("is being started".to_owned()),
+            parts: OnceLock::new(),
             started: AtomicBool::new(false),
         }))
+    }
+
+    /// The start waits for the database: what it does instead of answering.
+    pub fn awaits_database(&self, why: impl Into<String>) {
+        self.0.awaited.send_replace(why.into());
+    }
+
+    /// From now on these are looked at. Only the first call counts.
+    pub fn watch(&self, db: Db, ingest: IngestHandle, supervisor: Supervisor) {
+        let _ = self.0.parts.set(Parts { db, ingest, supervisor });
     }
 
     /// From now on: the services that are to run were started.
@@ -71,27 +89,45 @@ impl Health {
 
     /// Is the database there?
     pub async fn storage(&self) -> Result<(), StoreError> {
-        store::ping(&self.0.db).await
+        match self.0.parts.get() {
+            Some(parts) => store::ping(&parts.db).await,
+            None => Err(StoreError::awaited()),
+        }
     }
 
     /// How each part does now.
     pub async fn report(&self) -> Report {
-        let enabled = store::services::enabled(&self.0.db).await;
+        let Some(present) = self.0.parts.get() else {
+            return self.report_of_a_start();
+        };
+        let enabled = store::services::enabled(&present.db).await;
         let database = match &enabled {
             Ok(_) => part("database", true, "answers"),
             Err(error) => part("database", false, error.to_string()),
         };
-        let ingest = self.0.ingest.health().borrow().clone();
+        let ingest = present.ingest.health().borrow().clone();
         let ingest = part("ingest", ingest == ingest::Health::Ready, ingest.to_string());
         let mut parts = vec![database, ingest, self.certificates()];
         if !self.has_started() {
             parts.insert(0, part("start", false, "proxies are being started"));
         }
-        let proxies = enabled.unwrap_or_default().into_iter().map(|row| self.proxy(row));
+        let proxies = enabled.unwrap_or_default().into_iter().map(|row| present.proxy(row));
         parts.extend(futures_util::future::join_all(proxies).await);
         Report {
             ready: parts.iter().all(|part| part.ready),
             parts,
+        }
+    }
+
+    fn report_of_a_start(&self) -> Report {
+        let database = self.0.awaited.borrow().clone();
+        Report {
+            ready: false,
+            parts: vec![
+                part("start", false, "waits for the database"),
+                part("database", false, database),
+                self.certificates(),
+            ],
         }
     }
 
@@ -103,9 +139,11 @@ impl Health {
             format!("the CA certificate is valid until {}", end.date()),
         )
     }
+}
 
+impl Parts {
     async fn proxy(&self, row: ServiceRow) -> Part {
-        let status = self.0.supervisor.status(row.id).await;
+        let status = self.supervisor.status(row.id).await;
         let name = format!("proxy {}/{}", row.workspace_code, row.name);
         let ready = status.state == ServiceState::Running && !spool_is_nearly_full(&status);
         part(&name, ready, proxy_detail(&status))
@@ -131,10 +169,9 @@ fn proxy_detail(status: &ServiceStatus) -> String {
     }
     match status.applied_at {
         Some(at) => format!(
-            "{state}, revision {} applied {} {}",
+            "{state}, revision {} applied {}",
             status.applied_revision,
-            at.date(),
-            clock(at)
+            clock::shown(at)
         ),
         None => state.to_owned(),
     }
@@ -143,10 +180,6 @@ fn proxy_detail(status: &ServiceStatus) -> String {
 /// Bodies are not kept any more, and records may soon be dropped.
 fn spool_is_nearly_full(status: &ServiceStatus) -> bool {
     limits::spool_is_nearly_full(status.spool_bytes, status.spool_limit)
-}
-
-fn clock(at: OffsetDateTime) -> String {
-    format!("{:02}:{:02}:{:02} UTC", at.hour(), at.minute(), at.second())
 }
 
 fn part(name: &str, ready: bool, detail: impl Into<String>) -> Part {

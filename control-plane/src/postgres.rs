@@ -99,7 +99,7 @@ pub struct Places {
     pub secrets: PathBuf,
 }
 
-/// The private server, running. Dropping it leaves the server running; cloning shares it.
+/// The private server. Dropping it leaves the server as it is; cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     cluster: Arc<Cluster>,
@@ -107,20 +107,35 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the server, or finds it running, and makes our database in it. Makes everything at the first start.
-    pub async fn start(places: &Places) -> Result<Self, PostgresError> {
+    /// Makes everything at the first start. The server may run from before, or not: see [`Self::run`].
+    pub async fn open(places: &Places) -> Result<Self, PostgresError> {
         let account = Account::choose()?;
         let cluster = Cluster::open(places, account).await?;
-        let reused = cluster.run().await?;
-        let options = cluster.connect().await?;
-        info!(version = cluster.version(), reused, socket = %cluster.socket().display(), "private Postgres is ready");
         Ok(Self {
+            options: cluster.options().database(cluster::NAME),
             cluster: Arc::new(cluster),
-            options,
         })
     }
 
-    /// How to connect to our database.
+    /// Starts the server unless it runs. It may let nobody in yet: see [`Self::admit`].
+    pub async fn run(&self) -> Result<(), PostgresError> {
+        let reused = self.cluster.run().await?;
+        let (version, socket) = (self.cluster.version(), self.cluster.socket().display());
+        info!(version, reused, %socket, "private Postgres runs");
+        Ok(())
+    }
+
+    /// Does the process run, as far as anybody can tell?
+    pub fn is_running(&self) -> bool {
+        self.cluster.is_running()
+    }
+
+    /// Connects once, and makes our database if it is not there. Waits for as long as a server that hangs does.
+    pub async fn admit(&self) -> Result<(), sqlx::Error> {
+        self.cluster.admit().await
+    }
+
+    /// How to connect to our database, once [`Self::admit`] has.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
@@ -151,7 +166,14 @@ impl Postgres {
 
     /// Stops it: transactions are rolled back, everything committed stays ("fast").
     pub async fn stop(&self) -> Result<(), PostgresError> {
-        self.cluster.stop().await?;
+        self.cluster.stop(&server::IN_PEACE).await?;
+        info!("private Postgres stopped");
+        Ok(())
+    }
+
+    /// Stops one that does not answer: within some seconds, or it is killed.
+    pub async fn stop_silent(&self) -> Result<(), PostgresError> {
+        self.cluster.stop(&server::IN_A_HURRY).await?;
         info!("private Postgres stopped");
         Ok(())
     }

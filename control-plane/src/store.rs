@@ -3,7 +3,7 @@
 //! Reads take any executor, writes take a connection, so that the caller decides what one transaction is. Queries are
 //! checked against the schema when they are compiled; `scripts/sqlx` renews the offline data after a change.
 
-pub mod body_chunks;
+pub mod bodies;
 pub mod display;
 pub mod error;
 pub mod events;
@@ -37,8 +37,8 @@ pub async fn migrate(db: &Db) -> Result<(), StoreError> {
     MIGRATIONS.run(db).await.map_err(StoreError::from_migration)
 }
 
-/// How long a start waits for a database that is away: on a busy machine, and while a server recovers, it takes a while.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a start waits for a database that is away: a server that recovers replays at most `max_wal_size`.
+pub const START_PATIENCE: Duration = Duration::from_mins(2);
 /// Between attempts.
 const AGAIN: Duration = Duration::from_millis(50);
 

@@ -6,7 +6,7 @@
 //! |  1 | SIGKILL of a worker under load | `spool::what_a_client_got_completely_is_stored_once…`, `lifecycle::…` (queued clients, the other proxy), `chaos`; how soon: `make bench` |
 //! |  2 | SIGKILL of the control plane in mid-batch | `adoption::a_killed_control_plane…`, `adoption::control_planes_that_are_killed_while_they_adopt…`, `chaos` |
 //! |  3 | SIGKILL of Postgres under load | `storage::a_killed_database_is_started_again…`, `chaos`; told within 2 s: `make bench` |
-//! |  4 | Postgres hangs | `spool::a_database_that_hangs_leaves_everything_on_disk…`, `storage::a_database_that_hangs_is_told…`, [`a_database_that_hangs_is_not_stormed_with_connections`]; for 60 s: `make chaos` |
+//! |  4 | Postgres hangs | `spool::a_database_that_hangs_leaves_everything_on_disk…`, `storage::a_database_that_hangs_is_told…`, [`a_database_that_hangs_is_not_stormed_with_connections`]; at a start and at a stop: `startup`; for 60 s: `make chaos` |
 //! |  5 | Postgres' disk is full | [`a_full_disk_of_the_database_pauses_ingest_and_nothing_else`] |
 //! |  6 | the spool's disk is full | `spool::a_full_disk_is_a_full_spool`, `spool::a_full_spool_first_keeps_no_bodies…`, `events::a_spool_that_fills_up…`; health: as 5 |
 //! |  7 | the spool's last record is cut | record: `a_tail_that_is_torn_anywhere…`; worker: `a_last_record_that_is_cut_anywhere_costs_only_itself`; [`what_a_power_cut_did_to_spools_costs_the_records_it_hit_and_no_others`] |

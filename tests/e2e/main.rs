@@ -24,6 +24,7 @@ mod revisions;
 mod sandbox;
 mod serve;
 mod spool;
+mod startup;
 mod storage;
 mod streams;
 mod tls;

@@ -74,7 +74,7 @@ async fn refused<T>(call: impl Future<Output = Result<T, Status>>) -> Status {
 }
 
 /// Sends that many requests on one connection; each must succeed.
-fn requests(proxy: &Proxy<'_>, origin: &RawOrigin, count: usize) {
+pub(crate) fn requests(proxy: &Proxy<'_>, origin: &RawOrigin, count: usize) {
     let mut client = proxy.connect();
     for _ in 0..count {
         client.send(format!(
@@ -88,7 +88,7 @@ fn requests(proxy: &Proxy<'_>, origin: &RawOrigin, count: usize) {
 }
 
 /// Waits until exactly so many exchanges are stored.
-fn stored(proxy: &Proxy<'_>, count: u64) {
+pub(crate) fn stored(proxy: &Proxy<'_>, count: u64) {
     eventually_within(Duration::from_mins(1), "every exchange is stored", || {
         let now = proxy.get()["stored"].as_u64().unwrap();
         assert!(now <= count, "{now} exchanges of {count}");

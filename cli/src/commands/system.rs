@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
-use proxyplane_proto::v1::{ErrorReason, GetSystemStatusRequest, ListErrorReasonsRequest, SystemPart, UpgradeRequest};
+use proxyplane_proto::v1::{
+    ErrorReason, GetSystemStatusRequest, GetSystemStatusResponse, ListErrorReasonsRequest, SystemPart, UpgradeRequest,
+};
 use serde::Serialize;
 
 use super::Context;
@@ -157,7 +159,9 @@ async fn upgrade(context: &Context) -> Result<(), Error> {
     let deadline = Instant::now() + BACK_WITHIN;
     let after = loop {
         match status().await {
-            Ok(after) if after.run_id != before.run_id && (after.ready || !before.ready) => break after,
+            Ok(after) if after.run_id != before.run_id && (after.ready || !before.ready && !is_starting(&after)) => {
+                break after;
+            }
             // Still the old one, on its way out, or the new one is at its beginning.
             Ok(_) if Instant::now() < deadline => {}
             Ok(after) if after.run_id != before.run_id => {
@@ -181,6 +185,10 @@ async fn upgrade(context: &Context) -> Result<(), Error> {
         before: before.version,
         version: after.version,
     })
+}
+
+fn is_starting(status: &GetSystemStatusResponse) -> bool {
+    status.parts.iter().any(|part| part.name == "start")
 }
 
 async fn reasons(context: &Context) -> Result<(), Error> {

@@ -38,8 +38,8 @@ impl Bodies {
     pub(super) fn raw(&self, id: ExchangeId, side: Side) -> impl Stream<Item = Result<Bytes, Refusal>> + Send + use<> {
         let db = self.db.clone();
         stream::try_unfold((db, 0), move |(db, from)| async move {
-            let chunks = store::body_chunks::read(&db, id, side, from).await?;
-            let next = chunks.last().map(store::body_chunks::Chunk::end);
+            let chunks = store::bodies::read(&db, id, side, from).await?;
+            let next = chunks.last().map(store::bodies::Chunk::end);
             let data: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.data).collect();
             Ok(next.map(|next| (Bytes::from(data), (db, next))))
         })

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Status, body::Body};
 use tonic_web::GrpcWebService;
 use tower::{Layer as _, Service, ServiceExt as _, util::MapResponse};
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     auth::{Authenticated, Token},
     deadline::Deadline,
+    gate::Gate,
     http as plain,
     origin::Guard,
     reasoned::reasoned,
@@ -33,7 +34,11 @@ use crate::health::Health;
 const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+<<<<<<< HEAD
+type Grpc = GrpcWebService<Deadline<Reasoned<Authenticated<Gate>>>>;
+=======
 type Grpc = GrpcWebService<Deadline<MapResponse<Authenticated<Routes>, fn(Response<Body>) -> Response<Body>>>>;
+>>>>>>> small
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Everything that is served on the port.
@@ -44,9 +49,14 @@ pub(super) struct Front {
 }
 
 impl Front {
+<<<<<<< HEAD
+    pub(super) fn new(guard: Guard, token: Token, health: Health, gate: Gate) -> Self {
+        let calls = Deadline::new(Reasoned::new(Authenticated::new(gate, token)));
+=======
     pub(super) fn new(guard: Guard, token: Token, health: Health, routes: Routes) -> Self {
         let calls = MapResponse::new(Authenticated::new(routes, token), reasoned as fn(_) -> _);
         let calls = Deadline::new(calls);
+>>>>>>> small
         let grpc = tonic_web::GrpcWebLayer::new().layer(calls);
         let guard = Arc::new(guard);
         Self {

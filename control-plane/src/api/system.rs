@@ -52,7 +52,7 @@ impl SystemService for System {
     }
 
     async fn upgrade(&self, _request: Request<v1::UpgradeRequest>) -> Result<Response<v1::UpgradeResponse>, Status> {
-        // The program that takes over answers nobody before it has read the installation.
+        // The program that takes over is of no use before it has read the installation.
         self.health.storage().await.map_err(Refusal::from)?;
         let version = self.upgrade.check().await.map_err(|error| {
             tracing::warn!(%error, "the control plane is not upgraded, and goes on as it is");

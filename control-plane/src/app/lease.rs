@@ -29,8 +29,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease and keeps it; when it is lost, the process is told to stop.
-    pub(super) async fn acquire(db: &Db, data: &DataDir, process: &Lifecycle) -> Result<Self, StartError> {
+    /// Takes the lease for this run, `boot`, and keeps it; when it is lost, the process is told to stop.
+    pub(super) async fn acquire(db: &Db, boot: Uuid, data: &DataDir, process: &Lifecycle) -> Result<Self, StartError> {
         let instance = data.instance().map_err(StartError::of("data directory's id"))?;
         let host = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
@@ -40,7 +40,6 @@ impl Lease {
             std::process::id(),
             data.root().display()
         );
-        let boot = Uuid::now_v7();
         let holder = Holder { instance, boot, name };
         store::patiently(|| installation::acquire(db, &holder)).await?;
         let lost = Arc::new(OnceLock::new());
@@ -51,11 +50,6 @@ impl Lease {
             renewal: tokio::spawn(renewing).abort_handle(),
             lost,
         })
-    }
-
-    /// This run, as the lease names it.
-    pub(super) fn boot(&self) -> Uuid {
-        self.boot
     }
 
     /// Gives it back; fails if it was lost meanwhile.

@@ -102,6 +102,8 @@ kinds! {
     IngestStalled = "ingest_stalled",
     /// Records are committed again.
     IngestRecovered = "ingest_recovered",
+    /// A start waited for the database.
+    DatabaseAwaited = "database_awaited",
     /// The database refused a record; its bytes are kept.
     RowRejected = "row_rejected",
     /// Events themselves were dropped.

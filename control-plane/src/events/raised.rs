@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proxyplane_spec::Violation;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{
@@ -10,7 +11,10 @@ use super::{
     event::{NewEvent, Subject},
     kind::{Kind, Severity},
 };
-use crate::ingest::{Health, Source};
+use crate::{
+    clock,
+    ingest::{Health, Source},
+};
 
 impl Events {
     /// A worker serves, after a start.
@@ -130,6 +134,19 @@ impl Events {
         let what = format!("a spool lost {records} records of {exchanges} exchanges; the gap is in ingest_gaps");
         let event = NewEvent::new(Severity::Error, Kind::Gap, "spool", proxy, &what);
         self.raise(event.with("records", &records).with("exchanges", &exchanges));
+    }
+
+    /// A start waited for the database until now.
+    pub fn database_awaited(&self, since: OffsetDateTime) {
+        let now = clock::now();
+        let what = format!(
+            "the start waited for the database from {} to {}",
+            clock::shown(since),
+            clock::shown(now)
+        );
+        let event = NewEvent::new(Severity::Warning, Kind::DatabaseAwaited, "app", Subject::System, &what);
+        let seconds = format!("{:.1}", (now - since).as_seconds_f64());
+        self.raise(event.with("waited_seconds", &seconds));
     }
 
     /// The database refused a record, which is kept among the rejects.

@@ -63,6 +63,11 @@ impl Writer {
         Self { events, inbox }
     }
 
+    /// For raising events, which wait until they can be stored.
+    pub fn events(&self) -> Events {
+        self.events.clone()
+    }
+
     /// Stores what was raised so far and what will be.
     pub fn start(self, db: Db) -> EventLog {
         let (feed, stop) = (Feed::new(db.clone()), CancellationToken::new());

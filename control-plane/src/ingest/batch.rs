@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use proxyplane_record::{Complete, Exchange, Gap, Kind, Side};
+use proxyplane_record::{Complete, Exchange, Gap, Kind};
 use uuid::Uuid;
 
-use super::{Source, copy::CopyBuffer, queue::Item, rows};
+use super::{
+    Source,
+    copy::CopyBuffer,
+    queue::Item,
+    rows::{self, Bodies},
+};
 use crate::{
     live::Hub,
     store::{
@@ -19,7 +24,7 @@ use crate::{
 pub(super) struct Batch {
     exchanges: CopyBuffer,
     heads: CopyBuffer,
-    bodies: CopyBuffer,
+    chunks: CopyBuffer,
     websockets: CopyBuffer,
     messages: CopyBuffer,
     gaps: CopyBuffer,
@@ -55,7 +60,7 @@ impl Batch {
         Self {
             exchanges: CopyBuffer::new(),
             heads: CopyBuffer::new(),
-            bodies: CopyBuffer::new(),
+            chunks: CopyBuffer::new(),
             websockets: CopyBuffer::new(),
             messages: CopyBuffer::new(),
             gaps: CopyBuffer::new(),
@@ -97,7 +102,7 @@ impl Batch {
                 self.opened.0.push(Uuid::from_bytes(id));
                 self.opened.1.push(source.epoch.0);
             }
-            self.exchange(source, &id, &exchange, hub);
+            self.exchange(source, &id, &exchange, Bodies::default(), hub);
         }
         self.advance.positions = self.positions.len() as i64;
     }
@@ -117,7 +122,7 @@ impl Batch {
         for buffer in [
             &mut self.exchanges,
             &mut self.heads,
-            &mut self.bodies,
+            &mut self.chunks,
             &mut self.websockets,
             &mut self.messages,
             &mut self.gaps,
@@ -179,12 +184,12 @@ impl Batch {
                     };
                 } else {
                     self.ended.push(Uuid::from_bytes(id));
-                    self.exchange(source, &id, &exchange, hub);
+                    self.exchange(source, &id, &exchange, Bodies::default(), hub);
                 }
             }
             Kind::BodyChunk(chunk) => {
                 let id = self.day_of(&chunk.exchange_id, today)?;
-                rows::body_chunk(&mut self.bodies, &id, &chunk);
+                rows::body_chunk(&mut self.chunks, &id, &chunk);
             }
             Kind::WsMessage(message) => {
                 let id = self.day_of(&message.exchange_id, today)?;
@@ -201,22 +206,15 @@ impl Batch {
     fn complete(&mut self, source: Source, complete: &Complete, today: Day, hub: &Hub) -> Result<(), &'static str> {
         let id = self.day_of(&complete.exchange.id, today)?;
         self.stored(source);
-        self.exchange(source, &id, &complete.exchange, hub);
-        for (side, body) in [
-            (Side::Request, &complete.request_body),
-            (Side::Response, &complete.response_body),
-        ] {
-            if !body.is_empty() {
-                rows::body(&mut self.bodies, &id, side, 0, body);
-            }
-        }
+        let bodies: Bodies<'_> = [&complete.request_body, &complete.response_body];
+        self.exchange(source, &id, &complete.exchange, bodies, hub);
         Ok(())
     }
 
-    fn exchange(&mut self, source: Source, id: &[u8; 16], exchange: &Exchange, hub: &Hub) {
+    fn exchange(&mut self, source: Source, id: &[u8; 16], exchange: &Exchange, bodies: Bodies<'_>, hub: &Hub) {
         self.positions
             .push(rows::exchange(&mut self.exchanges, source, id, exchange));
-        rows::heads(&mut self.heads, id, exchange);
+        rows::heads(&mut self.heads, id, exchange, bodies);
         if let Some(socket) = &exchange.websocket {
             rows::websocket(&mut self.websockets, source, id, socket);
         }
@@ -271,7 +269,7 @@ impl Batch {
         [
             (ingest::COPY_EXCHANGES, &mut self.exchanges),
             (ingest::COPY_HEADS, &mut self.heads),
-            (ingest::COPY_BODY_CHUNKS, &mut self.bodies),
+            (ingest::COPY_BODY_CHUNKS, &mut self.chunks),
             (ingest::COPY_WEBSOCKETS, &mut self.websockets),
             (ingest::COPY_MESSAGES, &mut self.messages),
             (ingest::COPY_GAPS, &mut self.gaps),

@@ -6,11 +6,13 @@ use super::room::NoRoom;
 use crate::store::{Db, StoreError};
 
 /// Limits on the server's side: a connection that was lost without notice must not hold the cursors for ever.
-const OPTIONS: [(&str, &str); 4] = [
+const OPTIONS: [(&str, &str); 5] = [
     ("statement_timeout", "60s"),
     ("lock_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "60s"),
     ("synchronous_commit", "on"),
+    // The same few statements for ever: planning them each time costs more than a plan made for the values saves.
+    ("plan_cache_mode", "force_generic_plan"),
 ];
 /// Most that is handed to the connection's write buffer at once, which keeps its size.
 const SEND: usize = 256 * 1024;

@@ -27,17 +27,13 @@ const BATCH_RECORDS: usize = 1_000;
 /// Most bytes of one transaction, unless one record alone is larger.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// After a batch was handed out, the next one is gathered for this long, unless it is [`GATHER_RECORDS`] or
+/// After a batch was handed out, the next one is gathered for this long, unless it is [`BATCH_RECORDS`] or
 /// [`GATHER_BYTES`] before. What comes after a pause is committed at once.
 ///
-/// A transaction costs about 0.5 ms of CPU whatever its size. Measured at 15,000 exchanges a second: committing whatever
-/// is there made 2,000 transactions of 100,000 exchanges, at 30 µs of CPU each (Postgres 22, ingest 8); this makes 250,
-/// at 20 µs (16 and 4).
-const GATHER: Duration = Duration::from_millis(25);
+/// A transaction costs about 0.5 ms of CPU whatever its size: `ingest::throughput` prints what an exchange costs.
+const GATHER: Duration = Duration::from_millis(50);
 /// See [`GATHER`].
-const GATHER_RECORDS: usize = 500;
-/// See [`GATHER`].
-const GATHER_BYTES: usize = 1024 * 1024;
+const GATHER_BYTES: usize = 2 * 1024 * 1024;
 
 /// A record on its way.
 #[derive(Clone, Debug)]
@@ -317,7 +313,7 @@ impl Queue {
 impl Inner {
     /// Until when what waits is to be gathered; `None` if it is enough, or nothing.
     fn gathering(&self) -> Option<Instant> {
-        let small = self.records < GATHER_RECORDS && self.bytes < GATHER_BYTES;
+        let small = self.records < BATCH_RECORDS && self.bytes < GATHER_BYTES;
         self.gather_until
             .filter(|until| small && self.records > 0 && !self.ended && *until > Instant::now())
     }

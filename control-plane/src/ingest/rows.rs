@@ -1,6 +1,6 @@
 //! Records as rows of each table, in the column order of the COPY statements in `store::ingest`.
 
-use proxyplane_record::{BodyChunk, Exchange, Gap, Side, TlsInfo, WebSocketSummary, WsMessage};
+use proxyplane_record::{BodyChunk, Exchange, Gap, TlsInfo, WebSocketSummary, WsMessage};
 
 use super::{Source, copy::CopyBuffer};
 
@@ -53,8 +53,11 @@ pub(super) fn exchange(rows: &mut CopyBuffer, source: Source, id: &[u8; 16], exc
     position
 }
 
-pub(super) fn heads(rows: &mut CopyBuffer, id: &[u8; 16], exchange: &Exchange) {
-    rows.row(19);
+/// Bodies that came whole with the exchange: of the request and of the response. Empty ones are no bodies, or are chunks.
+pub(super) type Bodies<'a> = [&'a [u8]; 2];
+
+pub(super) fn heads(rows: &mut CopyBuffer, id: &[u8; 16], exchange: &Exchange, bodies: Bodies<'_>) {
+    rows.row(21);
     rows.uuid(id);
     for bytes in [
         &exchange.request_head,
@@ -77,6 +80,9 @@ pub(super) fn heads(rows: &mut CopyBuffer, id: &[u8; 16], exchange: &Exchange) {
     rows.text_or_null(&exchange.origin_address);
     tls(rows, exchange.client_tls.as_ref());
     tls(rows, exchange.origin_tls.as_ref());
+    for body in bodies {
+        rows.bytes_or_null(body);
+    }
 }
 
 /// A version that is not NULL says that there was TLS.
@@ -91,16 +97,12 @@ fn tls(rows: &mut CopyBuffer, tls: Option<&TlsInfo>) {
     }
 }
 
-pub(super) fn body(rows: &mut CopyBuffer, id: &[u8; 16], side: Side, start: u64, data: &[u8]) {
+pub(super) fn body_chunk(rows: &mut CopyBuffer, id: &[u8; 16], chunk: &BodyChunk) {
     rows.row(4);
     rows.uuid(id);
-    rows.count(start);
-    rows.i16(side as i16);
-    rows.bytes(data);
-}
-
-pub(super) fn body_chunk(rows: &mut CopyBuffer, id: &[u8; 16], chunk: &BodyChunk) {
-    body(rows, id, chunk.side(), chunk.offset, &chunk.data);
+    rows.count(chunk.offset);
+    rows.i16(chunk.side() as i16);
+    rows.bytes(&chunk.data);
 }
 
 pub(super) fn websocket(rows: &mut CopyBuffer, source: Source, id: &[u8; 16], socket: &WebSocketSummary) {

@@ -19,7 +19,7 @@ use crate::{
     live::{Event, Filter, Hub, Subscription},
     postgres::testing,
     store::{
-        self, Db, body_chunks,
+        self, Db, bodies,
         exchanges::{self, ExchangeFilter, ExchangeRow},
         heads,
         page::Page,

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
     os::unix::fs::OpenOptionsExt as _,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -13,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::{
@@ -27,20 +26,33 @@ use crate::process_table;
 
 /// For a start: recovery after a crash replays at most `max_wal_size`.
 const START: Duration = Duration::from_mins(2);
-/// For an answer to one attempt to connect: a server that hangs takes connections.
-const ANSWER: Duration = Duration::from_secs(5);
 /// For the processes of a server that was killed to end.
 const LEFTOVERS: Duration = Duration::from_secs(10);
-/// For a stop; a fast one takes as long as its checkpoint.
-const STOP: Duration = Duration::from_mins(1);
-/// For one without a checkpoint: Postgres itself gives its processes five seconds.
-const STOP_AT_ONCE: Duration = Duration::from_secs(10);
-/// Between attempts to connect.
+/// Between looks whether it has ended.
 const POLL: Duration = Duration::from_millis(20);
 /// The log is put aside at a start when it is larger.
 const LOG_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of output that an error shows.
 const SHOWN: usize = 2_000;
+
+/// How long a stop may take before it is done otherwise.
+pub(super) struct Patience {
+    /// For a fast one.
+    fast: Duration,
+    /// For one without a checkpoint.
+    immediate: Duration,
+}
+
+/// A fast stop takes as long as its checkpoint; for one without, Postgres itself gives its processes five seconds.
+pub(super) const IN_PEACE: Patience = Patience {
+    fast: Duration::from_mins(1),
+    immediate: Duration::from_secs(10),
+};
+/// For a server that answers to nobody.
+pub(super) const IN_A_HURRY: Patience = Patience {
+    fast: Duration::from_secs(2),
+    immediate: Duration::from_secs(1),
+};
 
 impl Cluster {
     /// Makes sure that the server runs; answers whether it ran already.
@@ -84,38 +96,22 @@ impl Cluster {
         Postmaster::find(&self.data, self.account.uid())
     }
 
-    /// Connects as soon as it lets us in, and makes our database if it is not there.
-    pub(super) async fn connect(&self) -> Result<PgConnectOptions, PostgresError> {
-        let options = PgConnectOptions::new_without_pgpass()
+    /// How to connect, to no database in particular.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
             .socket(&self.socket)
             .port(PORT)
             .username(NAME)
-            .password(&self.password);
-        let mut connection = self.admitted(&options.clone().database("postgres")).await?;
-        let made = make_database(&mut connection).await;
-        made.map_err(|error| PostgresError::Silent(error.to_string()))?;
-        // What it says at the end of a connection is of no interest.
-        let _ = connection.close().await;
-        Ok(options.database(NAME))
+            .password(&self.password)
     }
 
-    async fn admitted(&self, options: &PgConnectOptions) -> Result<PgConnection, PostgresError> {
-        let deadline = Instant::now() + START;
-        loop {
-            let error = match timeout(ANSWER, options.connect()).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) if !passes(&error) => return Err(PostgresError::Silent(error.to_string())),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => {
-                    warn!("the private Postgres takes connections and does not answer; waiting for it");
-                    "it takes connections and does not answer".to_owned()
-                }
-            };
-            if Instant::now() >= deadline {
-                return Err(PostgresError::Silent(error));
-            }
-            sleep(POLL).await;
-        }
+    /// Connects, and makes our database if it is not there.
+    pub(super) async fn admit(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.options().database("postgres").connect().await?;
+        make_database(&mut connection).await?;
+        // What it says at the end of a connection is of no interest.
+        let _ = connection.close().await;
+        Ok(())
     }
 
     /// Was the server built with lz4?
@@ -135,18 +131,19 @@ impl Cluster {
         Ok(output.status.success())
     }
 
-    pub(super) async fn stop(&self) -> Result<(), PostgresError> {
+    pub(super) async fn stop(&self, patience: &Patience) -> Result<(), PostgresError> {
         if !self.is_running() {
             return Ok(());
         }
-        if self.pg_ctl(&["stop", "--mode=fast", "--wait"], STOP).await?.success() {
+        let stop = async |mode, patience| {
+            let stopped = self.pg_ctl(&["stop", mode, "--wait"], patience).await?;
+            Ok::<_, PostgresError>(stopped.success())
+        };
+        if stop("--mode=fast", patience.fast).await? {
             return Ok(());
         }
         warn!("the private Postgres did not stop in time; stopping it at once");
-        let stopped = self
-            .pg_ctl(&["stop", "--mode=immediate", "--wait"], STOP_AT_ONCE)
-            .await?
-            .success();
+        let stopped = stop("--mode=immediate", patience.immediate).await?;
         match self.postmaster() {
             Postmaster::Certain(postmaster) if !stopped => self.kill(postmaster).await,
             // Nobody is killed on suspicion.
@@ -211,20 +208,6 @@ async fn make_database(connection: &mut PgConnection) -> Result<(), sqlx::Error>
         sqlx::query("CREATE DATABASE proxyplane").execute(connection).await?;
     }
     Ok(())
-}
-
-/// Does the error pass by itself: not listening yet, or starting up?
-fn passes(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => {
-            matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
-            )
-        }
-        sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
-        _ => false,
-    }
 }
 
 /// The last lines of a program's output, for an error.

@@ -72,9 +72,17 @@ pub(crate) fn places() -> (tempfile::TempDir, Places) {
     (directory, places)
 }
 
+/// The private server of these places, which lets us in.
+pub(crate) async fn started(places: &Places) -> Postgres {
+    let postgres = Postgres::open(places).await.unwrap();
+    postgres.run().await.unwrap();
+    postgres.admit().await.unwrap();
+    postgres
+}
+
 async fn serve() -> Server {
     let (directory, places) = places();
-    let postgres = Postgres::start(&places).await.unwrap();
+    let postgres = started(&places).await;
     let undertaker = undertaker(&places);
     let _ = directory.keep();
     let options = postgres.options().clone().disable_statement_logging();

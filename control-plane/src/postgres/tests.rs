@@ -25,14 +25,14 @@ fn niceness(pid: i32) -> i32 {
 #[tokio::test]
 async fn the_private_server_is_started_reused_restarted_and_stopped() {
     let (_directory, places) = testing::places();
-    let postgres = Postgres::start(&places).await.unwrap();
+    let postgres = testing::started(&places).await;
     assert_eq!(ask(&postgres, "SHOW listen_addresses").await, "");
     assert_eq!(ask(&postgres, "SHOW fsync").await, "on");
     assert_eq!(ask(&postgres, "SELECT current_database()").await, "proxyplane");
 
     let first = pid(&places);
     assert!(niceness(first) >= 5, "traffic comes first");
-    let again = Postgres::start(&places).await.unwrap();
+    let again = testing::started(&places).await;
     assert_eq!(pid(&places), first, "a server that runs is used again");
 
     let keeper = tokio::spawn({
@@ -55,7 +55,7 @@ async fn the_private_server_is_started_reused_restarted_and_stopped() {
 #[tokio::test]
 async fn a_wrong_password_does_not_get_in() {
     let (_directory, places) = testing::places();
-    let postgres = Postgres::start(&places).await.unwrap();
+    let postgres = testing::started(&places).await;
     assert!(postgres.options().clone().password("wrong").connect().await.is_err());
     postgres.stop().await.unwrap();
 }

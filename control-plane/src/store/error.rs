@@ -1,5 +1,7 @@
 //! What can go wrong in the store.
 
+use std::io;
+
 use sqlx::{error::ErrorKind, migrate::MigrateError};
 
 /// Why a call to the store failed.
@@ -49,6 +51,11 @@ impl StoreError {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// The server is at its start and waits for the database.
+    pub(crate) fn awaited() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+
     pub(crate) fn from_migration(error: MigrateError) -> Self {
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
@@ -91,8 +98,58 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Does it pass by itself that nobody answers: the server is not reached, not listening yet, starting up, or full? A wrong
+/// password, an unknown host or a certificate stay wrong.
+pub(crate) fn may_answer_later(error: &sqlx::Error) -> bool {
+    use io::ErrorKind as Kind;
+    match error {
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            Kind::NotFound
+                | Kind::ConnectionRefused
+                | Kind::ConnectionReset
+                | Kind::ConnectionAborted
+                | Kind::BrokenPipe
+                | Kind::UnexpectedEof
+                | Kind::TimedOut
+                | Kind::WouldBlock
+                | Kind::HostUnreachable
+                | Kind::NetworkUnreachable
+                | Kind::NetworkDown
+        ),
+        sqlx::Error::Database(_) => is_away(error),
+        _ => false,
+    }
+}
+
 /// Name of the constraint that refused the statement, with the kind of refusal.
 pub(crate) fn violated(error: &sqlx::Error) -> Option<(&str, ErrorKind)> {
     let error = error.as_database_error()?;
     Some((error.constraint()?, error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_there_passes_by_itself_and_a_wrong_setting_does_not() {
+        let io = |kind: io::ErrorKind| sqlx::Error::Io(kind.into());
+        for passes in [
+            io(io::ErrorKind::ConnectionRefused),
+            io(io::ErrorKind::NotFound),
+            io(io::ErrorKind::TimedOut),
+        ] {
+            assert!(may_answer_later(&passes), "{passes}");
+        }
+        let unknown_host = io::Error::other("failed to lookup address information");
+        for stays in [
+            sqlx::Error::Io(unknown_host),
+            io(io::ErrorKind::PermissionDenied),
+            sqlx::Error::Tls("certificate".into()),
+            sqlx::Error::Configuration("url".into()),
+        ] {
+            assert!(!may_answer_later(&stays), "{stays}");
+        }
+    }
 }

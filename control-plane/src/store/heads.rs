@@ -1,4 +1,5 @@
-//! Table `heads`: exact bytes of heads and trailers, timings and TLS of each exchange.
+//! Table `heads`: exact bytes of heads and trailers, timings and TLS of each exchange. Its bodies are read by
+//! [`super::bodies`].
 
 use proxyplane_spec::ExchangeId;
 use sqlx::PgExecutor;

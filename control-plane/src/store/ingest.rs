@@ -18,7 +18,7 @@ pub const COPY_EXCHANGES: &str = "COPY exchanges (id, position, workspace_id, se
 pub const COPY_HEADS: &str = "COPY heads (exchange_id, request_head, response_head, informational_heads, \
     request_trailers, response_trailers, dns_us, connect_us, tls_us, first_byte_us, origin_address, \
     client_tls_version, client_tls_cipher, client_tls_alpn, client_tls_sni, origin_tls_version, origin_tls_cipher, \
-    origin_tls_alpn, origin_tls_sni) FROM STDIN (FORMAT binary)";
+    origin_tls_alpn, origin_tls_sni, request_body, response_body) FROM STDIN (FORMAT binary)";
 /// As above.
 pub const COPY_BODY_CHUNKS: &str = "COPY body_chunks (exchange_id, chunk_start, side, data) FROM STDIN (FORMAT binary)";
 /// As above.

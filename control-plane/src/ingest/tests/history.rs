@@ -82,6 +82,7 @@ async fn a_purge_removes_one_services_traffic_only() {
     let world = World::new().await;
     let session = world.session().await;
     world.commit(&session, 0, &completes(1_200)).await;
+    world.commit(&session, 1_200, &in_pieces()).await;
     let other = Source {
         epoch: Epoch::new(),
         service_id: ServiceId::new(),
@@ -89,10 +90,18 @@ async fn a_purge_removes_one_services_traffic_only() {
     };
     let others = within(world.ingest.open(other)).await.unwrap();
     world.commit(&others, 0, &completes(3)).await;
-    assert_eq!(purge::service(&world.db, world.source.service_id).await.unwrap(), 1_200);
-    for table in ["exchanges", "heads", "body_chunks"] {
-        assert_eq!(world.count(table).await, 3, "{table}");
+    world.commit(&others, 3, &in_pieces()).await;
+    assert_eq!(purge::service(&world.db, world.source.service_id).await.unwrap(), 1_201);
+    for (table, rows) in [("exchanges", 4), ("heads", 4), ("body_chunks", 1)] {
+        assert_eq!(world.count(table).await, rows, "{table}");
     }
+}
+
+/// An exchange whose body came in a piece of its own.
+fn in_pieces() -> [Record; 3] {
+    let whole = exchange(Uuid::now_v7());
+    let id = Uuid::from_slice(&whole.id).unwrap();
+    [head(&whole), chunk(id, 0, "abc"), end(&whole)]
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ async fn a_complete_exchange_is_read_back_as_it_was() {
     let heads = heads::get(&world.db, ExchangeId(id)).await.unwrap().unwrap();
     assert_eq!(heads.request_head.unwrap(), b"GET /x?q=\xff\0 HTTP/1.1\r\n\r\n");
     assert_eq!(heads.client_tls_version, None);
-    let body = body_chunks::read(&world.db, ExchangeId(id), Side::Response, 0)
+    let body = bodies::read(&world.db, ExchangeId(id), Side::Response, 0)
         .await
         .unwrap();
     assert_eq!(
@@ -29,7 +29,7 @@ async fn a_complete_exchange_is_read_back_as_it_was() {
         (1, 0, b"abc".as_slice())
     );
     assert_eq!(
-        body_chunks::read(&world.db, ExchangeId(id), Side::Response, body[0].end())
+        bodies::read(&world.db, ExchangeId(id), Side::Response, body[0].end())
             .await
             .unwrap(),
         []
@@ -54,7 +54,7 @@ async fn an_open_exchange_has_a_row_that_its_end_replaces() {
         (ended.state, ended.status, ended.position),
         (ExchangeState::Complete, 200, 2)
     );
-    let body = body_chunks::read(&world.db, ExchangeId(id), Side::Response, 0)
+    let body = bodies::read(&world.db, ExchangeId(id), Side::Response, 0)
         .await
         .unwrap();
     let body: Vec<u8> = body.into_iter().flat_map(|chunk| chunk.data).collect();

@@ -1,4 +1,5 @@
-//! Table `body_chunks`: captured bodies, content encoding kept.
+//! Captured bodies, content encoding kept: beside the heads those that came whole with their exchange, in table
+//! `body_chunks` those that came in pieces.
 
 use proxyplane_record::Side;
 use proxyplane_spec::ExchangeId;
@@ -30,8 +31,12 @@ impl Chunk {
 /// A body is read by calls, not by one open query, so that a slow reader holds no connection.
 pub async fn read(db: impl PgExecutor<'_>, id: ExchangeId, side: Side, from: u64) -> Result<Vec<Chunk>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT chunk_start, data FROM body_chunks WHERE exchange_id = $1 AND side = $2 AND chunk_start >= $3
-         ORDER BY chunk_start LIMIT $4",
+        r#"(SELECT 0::bigint AS "start!", b.data AS "data!" FROM heads,
+                LATERAL (SELECT CASE $2::smallint WHEN 1 THEN request_body ELSE response_body END AS data) b
+            WHERE exchange_id = $1 AND $3::bigint = 0 AND b.data IS NOT NULL)
+           UNION ALL
+           (SELECT chunk_start, data FROM body_chunks WHERE exchange_id = $1 AND side = $2 AND chunk_start >= $3
+            ORDER BY chunk_start LIMIT $4)"#,
         id.0,
         side as i16,
         from.cast_signed(),
@@ -42,7 +47,7 @@ pub async fn read(db: impl PgExecutor<'_>, id: ExchangeId, side: Side, from: u64
     Ok(rows
         .into_iter()
         .map(|row| Chunk {
-            start: row.chunk_start.cast_unsigned(),
+            start: row.start.cast_unsigned(),
             data: row.data,
         })
         .collect())
