@@ -144,13 +144,13 @@ fn settings_that_are_none_are_refused_with_their_field() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("strict").create();
     for (arguments, field) in [
-        (vec!["--host", "example.com"], "host"),
+        (vec!["--host", "example.com"], "--host"),
         (
             vec!["--passthrough", "ok.example", "--passthrough", "not ok"],
-            "passthrough_hosts[1]",
+            "--passthrough number 2",
         ),
-        (vec!["--capture-limit", "5g"], "capture_limit"),
-        (vec!["--extra-ca", "/dev/null", "--rename", " x"], "name"),
+        (vec!["--capture-limit", "5g"], "--capture-limit"),
+        (vec!["--extra-ca", "/dev/null", "--rename", " x"], "--rename"),
     ] {
         proxy.ctl("update", arguments.clone()).fails(2, field);
     }
