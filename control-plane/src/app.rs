@@ -139,6 +139,7 @@ async fn serve(
             // Told to stop while it was on its way to the upgrade, it stops.
             if !process.stopping().is_cancelled() {
                 info!("making room for the program that takes over");
+                upgrade.bequeath(running.supervisor.leave().await);
                 log.finish(EVENTS_TIMEOUT).await;
                 return Ok(Done::MadeRoom);
             }
@@ -225,7 +226,7 @@ impl Running {
             process.tracker().clone(),
         );
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
-        supervisor.adopt().await?;
+        supervisor.adopt(upgrade.inherited()).await?;
         sockets::serve(&link, &link_socket, config.worker_user, &unlink, process)?;
         let services = Services::new(db.clone(), supervisor.clone(), hub.clone());
         let health = Health::new(db.clone(), ingest.clone(), pki.clone(), supervisor.clone());
