@@ -49,7 +49,11 @@ fn count(inherited: &Inherited) -> usize {
 /// What a child of the calling thread has open.
 fn of_a_child() -> String {
     let mut child = Program::new("ls");
-    let listed = child.args(["-l", "/proc/self/fd"]).stdin(Stdio::null()).output().unwrap();
+    let listed = child
+        .args(["-l", "/proc/self/fd"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     String::from_utf8(listed.stdout).unwrap()
 }
 
