@@ -8,7 +8,7 @@ fn flags(arguments: &[&str]) -> ServeArguments {
     let Command::Serve(serve) = Arguments::try_parse_from(all).unwrap().command else {
         panic!("it is to serve")
     };
-    serve
+    *serve
 }
 
 struct Home(PathBuf);

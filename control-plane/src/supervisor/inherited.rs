@@ -75,13 +75,11 @@ impl Supervisor {
                 commands.send(Command::Leave { listeners }).await.ok()?;
                 left.await.ok()?
             };
-            match timeout(PATIENCE, asked).await {
-                Ok(listeners) => Some((id, listeners?)),
-                Err(_) => {
-                    tracing::warn!(service = %id, "it is busy; its listeners are not handed on");
-                    None
-                }
+            let answered = timeout(PATIENCE, asked).await.ok();
+            if answered.is_none() {
+                tracing::warn!(service = %id, "it is busy; its listeners are not handed on");
             }
+            Some((id, answered??))
         });
         let left = futures_util::future::join_all(left).await;
         Bequest(left.into_iter().flatten().collect())
