@@ -169,6 +169,7 @@ async fn serve(
             // Told to stop while it was on its way to the upgrade, it stops.
             if !process.stopping().is_cancelled() {
                 info!("making room for the program that takes over");
+                upgrade.bequeath(running.supervisor.leave().await);
                 log.finish(EVENTS_TIMEOUT).await;
                 return Ok(Done::MadeRoom);
             }
@@ -272,7 +273,7 @@ impl Running {
             process.tracker().clone(),
         );
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
-        supervisor.adopt().await?;
+        supervisor.adopt(upgrade.inherited()).await?;
         sockets::serve(&link, &link_socket, config.worker_user, &unlink, process)?;
         let services = Services::new(db.clone(), supervisor.clone(), hub.clone());
         health.watch(db.clone(), ingest.clone(), supervisor.clone());

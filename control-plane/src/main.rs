@@ -9,7 +9,7 @@ use clap::Parser as _;
 use proxyplane::{
     app::{self, Ended},
     config::{Arguments, Command, Config, Environment, LogFormat, ServeArguments},
-    events, telemetry,
+    events, telemetry, upgrade,
 };
 
 /// `EX_USAGE` of sysexits.h: the command line or a setting is wrong.
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Ok(Arguments {
             command: Command::Serve(flags),
         }) => serve(&flags),
+        Ok(Arguments {
+            command: Command::Features,
+        }) => print(&upgrade::FEATURES.join("\n")),
         Err(error) => {
             let wrong = error.use_stderr();
             let _ = error.print();
@@ -42,12 +45,7 @@ fn serve(flags: &ServeArguments) -> ExitCode {
         }
     };
     if loaded.print {
-        let written = io::stdout().write_all(loaded.to_text().as_bytes());
-        return if written.is_ok() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        };
+        return print(&loaded.to_text());
     }
     let format = loaded.config.log_format;
     let (events, writer) = events::channel();
@@ -62,6 +60,13 @@ fn serve(flags: &ServeArguments) -> ExitCode {
             tell(format, &error);
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -1,17 +1,20 @@
 //! The upgrade in place: this process executes the program that is now at its own path.
 //!
 //! The process id stays, and with it whatever watches the process and whatever it started. All descriptors of ours are
-//! close-on-exec. What comes up is a control plane like one after a crash: it adopts the workers and finds Postgres
-//! running.
+//! close-on-exec, but for the proxies' listeners, which the program that takes over finds open (`supervisor/inherited.rs`).
+//! What comes up is a control plane like one after a crash: it adopts the workers and finds Postgres running.
 
 use std::{
     env,
     ffi::{CString, OsStr, OsString},
     io,
-    os::unix::ffi::OsStringExt as _,
+    os::{fd::OwnedFd, unix::ffi::OsStringExt as _},
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,12 @@ use nix::{
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use crate::supervisor::{Bequest, INHERITS_LISTENERS, Inherited};
+
+/// What this program can do for the one that it follows, as `proxyplane features` prints it.
+pub const FEATURES: [&str; 1] = [INHERITS_LISTENERS];
+/// The command that does so.
+const ASK_FEATURES: &str = "features";
 /// For the program to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What `--version` begins with.
@@ -59,19 +68,42 @@ struct Inner {
     program: PathBuf,
     arguments: Vec<OsString>,
     begun: CancellationToken,
+    inherited: Mutex<Inherited>,
+    bequest: Mutex<Bequest>,
+    /// The program takes listeners over.
+    inherits: AtomicBool,
 }
 
 impl Upgrade {
-    /// Of this process: its program by the path it was started by, and its arguments. To be called at the start, while
-    /// that path still leads to the program that runs.
+    /// Of this process: its program by the path it was started by, its arguments, and what the program before left in it.
+    /// To be called first of all: while that path still leads to the program that runs, and before anything else is
+    /// opened or started.
     pub fn of_process() -> io::Result<Self> {
+        let inherited = Inherited::take();
         let arguments: Vec<OsString> = env::args_os().collect();
         let program = own_path(arguments.first().map(OsString::as_os_str), &env::current_exe()?);
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::to(program, arguments, inherited))
+    }
+
+    fn to(program: PathBuf, arguments: Vec<OsString>, inherited: Inherited) -> Self {
+        Self(Arc::new(Inner {
             program,
             arguments,
             begun: CancellationToken::new(),
-        })))
+            inherited: Mutex::new(inherited),
+            bequest: Mutex::default(),
+            inherits: AtomicBool::new(false),
+        }))
+    }
+
+    /// The listeners that the program before left; those that are asked for again are gone.
+    pub(crate) fn inherited(&self) -> Inherited {
+        std::mem::take(&mut *self.0.inherited.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The program that is executed is to have these.
+    pub(crate) fn bequeath(&self, bequest: Bequest) {
+        *self.0.bequest.lock().unwrap_or_else(PoisonError::into_inner) = bequest;
     }
 
     /// Asks the program what it is and whether it takes our flags and settings: its version.
@@ -85,6 +117,13 @@ impl Upgrade {
         arguments.push("--print-config".into());
         // What it prints is the settings, of which nobody is to be told here.
         self.run(&arguments).await?;
+        // One from before the question does not know it.
+        let features = self.run(&[OsString::from(ASK_FEATURES)]).await;
+        let inherits = features.is_ok_and(|said| {
+            let said = String::from_utf8_lossy(&said.stdout);
+            said.lines().any(|feature| feature == INHERITS_LISTENERS)
+        });
+        self.0.inherits.store(inherits, Ordering::Relaxed);
         Ok(version.to_owned())
     }
 
@@ -108,13 +147,27 @@ impl Upgrade {
         if stopping.is_cancelled() {
             let _ = raise(Signal::SIGTERM);
         }
+        let inherits = self.0.inherits.load(Ordering::Relaxed);
+        let mut left = inherits.then(|| self.leave_listeners());
         if let Err(error) = blocked.and_then(|()| exec(&self.0.program, &self.0.arguments)) {
             tracing::error!(program = %self.0.program.display(), %error, "the new program cannot be executed; going on with the old one");
         }
+        // We take them ourselves.
+        left.get_or_insert_with(|| self.leave_listeners());
         match exec(Path::new("/proc/self/exe"), &self.0.arguments) {
             Ok(()) => io::ErrorKind::Other.into(),
             Err(error) => error.into(),
         }
+    }
+
+    /// They are open for the program that is executed as long as what is returned lives. Without them it has them back
+    /// from the workers.
+    fn leave_listeners(&self) -> Option<OwnedFd> {
+        let bequest = self.0.bequest.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = bequest.open();
+        opened
+            .inspect_err(|error| tracing::warn!(%error, "the listeners cannot be handed on"))
+            .ok()
     }
 
     async fn run(&self, arguments: &[OsString]) -> Result<Output, UpgradeError> {
@@ -181,11 +234,8 @@ mod tests {
     use super::*;
 
     fn upgrade_to(program: &str, arguments: &[&str]) -> Upgrade {
-        Upgrade(Arc::new(Inner {
-            program: program.into(),
-            arguments: arguments.iter().map(Into::into).collect(),
-            begun: CancellationToken::new(),
-        }))
+        let arguments = arguments.iter().map(Into::into).collect();
+        Upgrade::to(program.into(), arguments, Inherited::default())
     }
 
     #[tokio::test]

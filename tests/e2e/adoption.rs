@@ -14,9 +14,13 @@ use nix::{
     unistd::Pid,
 };
 use proxyplane_tests::{
-    Frame, Frozen, Load, Peer, Proxy, RawClient, RawOrigin, SWITCHING, World, eventually, kernel::has_ended, nginx,
+    Frame, Frozen, Load, Peer, Proxy, RawClient, RawOrigin, SWITCHING, World, eventually,
+    kernel::{self, has_ended},
+    nginx,
 };
 use serde_json::Value;
+
+use crate::events::kinds_of;
 
 const NONE: [&str; 0] = [];
 
@@ -80,7 +84,7 @@ fn an_upgrade_in_place_goes_unnoticed_and_inherits_nothing() {
         (messages.filter(of_refusals).count() == 2).then_some(())
     });
 
-    let before = descriptors(server);
+    let (before, kept) = (descriptors(server), inheritable(server));
     let upgraded = world.proxyctl(["-o", "json", "system", "upgrade"]).json();
     assert_eq!(upgraded["version"], upgraded["before"]);
     let _ = world.proxyctl(["system", "status"]).ok();
@@ -88,13 +92,22 @@ fn an_upgrade_in_place_goes_unnoticed_and_inherits_nothing() {
         (world.pid(), proxy.worker(), world.postmaster()),
         (server, worker, postmaster)
     );
-    // Only the listener is the same: it came back from the worker.
+    // Only the listener is the same: it came through, and back from the worker.
     let lent = descriptors(worker);
     let mut inherited = descriptors(server);
     inherited.retain(|one| before.contains(one) && !lent.contains(one));
     assert_eq!(inherited, NONE, "sockets and pipes of the program before");
     traffic.flows();
     proxy.exactly_once(traffic.end());
+
+    // Nor does it get more from one upgrade to the next, or is anything left for its children.
+    for _ in 0..3 {
+        let mut listeners = descriptors(server);
+        listeners.retain(|one| lent.contains(one));
+        assert_eq!(listeners.len(), 1, "{listeners:?}");
+        assert_eq!(inheritable(server), kept);
+        let _ = world.proxyctl(["system", "upgrade"]).ok();
+    }
 
     // Workers are still its children: it is told how they end, and reaps them.
     proxy.signal_worker(Signal::SIGKILL);
@@ -200,7 +213,15 @@ fn a_worker_that_died_with_its_control_plane_is_replaced_and_its_open_rows_are_c
     kill(Pid::from_raw(dead), Signal::SIGKILL).unwrap();
     assert!(lost.is_closed());
     world.serve();
-    assert_ne!(proxy.worker(), dead);
+    let now = proxy.get();
+    assert_ne!(now["pid"], dead);
+    let exit = now["last_exit"].as_str().unwrap();
+    assert!(exit.starts_with("unknown (") || exit == "signal 9 (SIGKILL)", "{now}");
+    assert_eq!(now["restarts"], 1);
+    let mut kinds = kinds_of(&proxy, 3);
+    // What a spool's drain met that was tried before the worker link was there.
+    kinds.retain(|kind| kind != "logged");
+    assert_eq!(kinds, ["worker_respawned", "worker_crashed", "worker_started"]);
     proxy.curl().get(&nginx().http("/hello"));
     let closed = eventually("its row is closed", || {
         proxy
@@ -210,11 +231,51 @@ fn a_worker_that_died_with_its_control_plane_is_replaced_and_its_open_rows_are_c
     });
     assert_eq!(closed["error"], "worker_lost");
 
-    assert_eq!(other.worker(), alive);
+    assert_eq!((other.worker(), &other.get()["restarts"]), (alive, &0.into()));
     assert!(!other.stored()[0].has_ended(), "an adopted worker's row stays open");
     echoes(&mut kept, "still here");
     kept.finish();
     assert_eq!(other.exchange()["state"], "complete");
+}
+
+#[test]
+fn a_worker_that_ended_as_it_was_told_or_went_with_the_machine_did_not_crash() {
+    let world = World::start();
+    let workspace = world.workspace();
+    let [rebooted, told] = ["rebooted", "told"].map(|name| workspace.proxy(name).start());
+    let worker = rebooted.worker();
+    world.kill();
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    edit(&world.run_record(rebooted.id()), |record| {
+        record["boot_id"] = "before".into();
+    });
+    world.serve();
+    assert_eq!(rebooted.get()["restarts"], 0);
+    assert_eq!(kinds_of(&rebooted, 2), ["worker_started"; 2]);
+
+    // A stop of the control plane that is cut short, while its workers are on their way out.
+    let (release, origin) = slow_origin();
+    let mut fetch = get(&told, &origin);
+    let workers = [&rebooted, &told].map(Proxy::worker);
+    kill(Pid::from_raw(world.pid()), Signal::SIGTERM).unwrap();
+    let record = world.run_record(told.id());
+    eventually("the worker drains", || {
+        fs::read_to_string(&record)
+            .unwrap()
+            .contains(r#""ending":true"#)
+            .then_some(())
+    });
+    world.kill();
+    release.open();
+    assert_eq!(fetch.read_exactly(4), b"slow");
+    for worker in workers {
+        has_ended(worker);
+    }
+    assert!(record.exists(), "nobody saw its end");
+    world.serve();
+    assert_eq!(told.get()["restarts"], 0);
+    let kinds = kinds_of(&told, 3);
+    assert!(kinds.iter().all(|kind| kind != "worker_crashed"), "{kinds:?}");
 }
 
 #[test]
@@ -607,6 +668,20 @@ fn relink(link: &Path, program: &Path) {
     let fresh = link.with_extension("new");
     symlink(program, &fresh).unwrap();
     fs::rename(fresh, link).unwrap();
+}
+
+/// What a process's children get, by number.
+fn inheritable(process: i32) -> Vec<u64> {
+    const CLOSE_ON_EXEC: u32 = 0o2_000_000;
+    let mut numbers = kernel::descriptors(process);
+    numbers.retain(|number| {
+        // It may just have been closed.
+        let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        flags.is_some_and(|flags| u32::from_str_radix(flags.trim(), 8).unwrap() & CLOSE_ON_EXEC == 0)
+    });
+    numbers.sort_unstable();
+    numbers
 }
 
 /// Sockets and pipes of a process, but for those that it has of ours: standard streams, and what we were left with.

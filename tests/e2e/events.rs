@@ -447,7 +447,7 @@ fn kinds(events: &[Value]) -> Vec<String> {
 
 /// Kinds of a proxy's events, newest first, once that many are stored.
 #[track_caller]
-fn kinds_of(proxy: &Proxy<'_>, count: usize) -> Vec<String> {
+pub(crate) fn kinds_of(proxy: &Proxy<'_>, count: usize) -> Vec<String> {
     let mut seen = Vec::new();
     eventually(&format!("{count} events of '{}' are stored", proxy.name()), || {
         seen = kinds(&list_of(proxy.world(), &["-n", "0", "--proxy", proxy.id()]));

@@ -29,6 +29,7 @@ mod storage;
 mod streams;
 mod tls;
 mod tunnels;
+mod upgrade;
 mod web;
 mod websockets;
 mod workspaces;

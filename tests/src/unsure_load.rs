@@ -1,11 +1,11 @@
 //! Requests whose proxy may die at any moment.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Instant,
@@ -17,6 +17,7 @@ use crate::LONG_ENOUGH;
 /// breaks.
 pub struct UnsureLoad {
     done: Arc<AtomicBool>,
+    refused: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Vec<Answered>>>,
 }
 
@@ -33,12 +34,19 @@ impl UnsureLoad {
     /// `clients` of them through the proxy at `address` to `origin`, which answers 200 with two bytes.
     pub fn on(address: &str, origin: &str, clients: usize) -> Self {
         let done = Arc::new(AtomicBool::new(false));
+        let refused = Arc::new(AtomicUsize::new(0));
         let client = |number| {
-            let (done, address, origin) = (Arc::clone(&done), address.to_owned(), origin.to_owned());
-            thread::spawn(move || run(number, &address, &origin, &done))
+            let (done, refused) = (Arc::clone(&done), Arc::clone(&refused));
+            let (address, origin) = (address.to_owned(), origin.to_owned());
+            thread::spawn(move || run(number, &address, &origin, &done, &refused))
         };
         let clients = (0..clients).map(client).collect();
-        Self { done, clients }
+        Self { done, refused, clients }
+    }
+
+    /// How many connections were refused so far.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Ends it: what was answered.
@@ -58,12 +66,21 @@ impl Drop for UnsureLoad {
     }
 }
 
-fn run(client: usize, address: &str, origin: &str, done: &AtomicBool) -> Vec<Answered> {
+fn run(client: usize, address: &str, origin: &str, done: &AtomicBool, refused: &AtomicUsize) -> Vec<Answered> {
+    let connect = || {
+        let connected = TcpStream::connect(address);
+        let connected = connected.inspect_err(|error| {
+            if error.kind() == ErrorKind::ConnectionRefused {
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        connected.ok()
+    };
     let (mut answered, mut socket, mut count) = (Vec::new(), None, 0);
     while !done.load(Ordering::Relaxed) {
         let path = format!("/{client}/{count}");
         count += 1;
-        let Some(open) = socket.take().or_else(|| TcpStream::connect(address).ok()) else {
+        let Some(open) = socket.take().or_else(connect) else {
             continue;
         };
         if let Some(open) = ask(open, origin, &path) {

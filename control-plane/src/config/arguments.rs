@@ -24,7 +24,12 @@ pub enum Command {
     ///
     /// Exit status: 0 stopped as asked, 1 failure, 64 a setting is wrong, 69 address or data directory in use,
     /// 73 data directory unusable.
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
+    /// Print what this program can do for the one that it is to take over from, a word per line
+    ///
+    /// Asked by `proxyctl system upgrade`.
+    #[command(hide = true)]
+    Features,
 }
 
 /// Flags of `serve`, unparsed.

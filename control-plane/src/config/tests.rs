@@ -5,8 +5,10 @@ use super::*;
 fn flags(arguments: &[&str]) -> ServeArguments {
     use clap::Parser as _;
     let all = ["proxyplane", "serve"].iter().chain(arguments);
-    let Command::Serve(serve) = Arguments::try_parse_from(all).unwrap().command;
-    serve
+    let Command::Serve(serve) = Arguments::try_parse_from(all).unwrap().command else {
+        panic!("it is to serve")
+    };
+    *serve
 }
 
 struct Home(PathBuf);

@@ -13,7 +13,6 @@ use std::{
 use proxyplane_proto::worker::Identity;
 use proxyplane_spec::{HANDOFF_VERSION, Manifest};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +20,7 @@ use super::{
     Link,
     instance::{FromWorker, Instance},
 };
-use crate::hex;
+use crate::{hex, supervisor::listeners};
 
 /// Longest manifest.
 const MANIFEST_MAX: usize = 64 * 1024;
@@ -152,14 +151,8 @@ fn identity(manifest: &Manifest) -> Option<Identity> {
 }
 
 fn check(address: SocketAddr, socket: OwnedFd) -> Result<(SocketAddr, TcpListener), NotTaken> {
-    let listens = SockRef::from(&socket).is_listener().unwrap_or(false);
-    let listener = TcpListener::from(socket);
-    if listens && listener.local_addr().ok() == Some(address) {
-        listener.set_nonblocking(true)?;
-        Ok((address, listener))
-    } else {
-        Err(NotTaken::NotListening(address))
-    }
+    let listener = listeners::listening(address, socket)?;
+    Ok((address, listener.ok_or(NotTaken::NotListening(address))?))
 }
 
 #[cfg(test)]

@@ -4,10 +4,15 @@
 //! Of a service whose worker was just being replaced there are several: the one that is recorded as serving goes on, or
 //! else its successor; the others are told to drain, or said so themselves, and are left to end.
 //!
+//! A recorded worker that is gone, and was not told to end, has crashed: see `resume.rs`.
+//!
 //! What is found here is only a claim. The worker proves itself by its nonce when it dials; a process that cannot is
 //! left alone.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use proxyplane_spec::ServiceId;
 use tokio::sync::{mpsc, watch};
@@ -15,8 +20,12 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Shared, Supervisor,
     binary::WorkerBinary,
+    exit::Exit,
+    inherited::Inherited,
+    listeners::Listeners,
     orphans,
     process::Process,
+    resume::Death,
     run_record::{self, Role, RunRecord},
     task::{Command, worker_config},
 };
@@ -35,9 +44,23 @@ pub(super) struct Adoptee {
     pub(super) row: Option<ServiceRow>,
     /// The build that it runs, unless that cannot be had.
     pub(super) binary: Option<Arc<WorkerBinary>>,
+    /// Its listeners, if they came through an upgrade in place: should it die before it has given them back, the next
+    /// worker gets these.
+    pub(super) listeners: Option<Listeners>,
     /// Dropped once it is adopted, on its way out, or gone. Nobody waits for one that drains.
     pub(super) pending: Option<Pending>,
 }
+
+/// What is left of a recorded worker.
+enum Found {
+    Worker,
+    /// It died, and nobody had asked it to.
+    Dead(Death),
+    Nothing,
+}
+
+/// What is said of an end that nobody saw.
+const UNSEEN: &str = "unknown (no control plane ran)";
 
 /// Which services' adoption has not settled yet.
 #[derive(Debug, Default)]
@@ -83,16 +106,18 @@ impl Drop for Pending {
 }
 
 impl Supervisor {
-    /// Finds the workers of a former control plane and expects them on the link; then closes what dead ones left open.
-    /// Comes before the link is served, or a worker that dials is told that it is not wanted. Their adoption settles by
-    /// itself within some seconds; see [`Self::boot`].
-    pub async fn adopt(&self) -> Result<(), StoreError> {
+    /// Finds the workers of a former control plane and expects them on the link; then closes what dead ones left open, and
+    /// replaces those that were to run. Comes before the link is served, or a worker that dials is told that it is not
+    /// wanted. Their adoption settles by itself within some seconds; see [`Self::boot`]. Inherited listeners that nobody
+    /// is to have any more are closed.
+    pub(crate) async fn adopt(&self, mut inherited: Inherited) -> Result<(), StoreError> {
         let records = RunRecord::all(&self.shared.options.run_dir).unwrap_or_else(|error| {
             tracing::warn!(%error, "run records of former workers cannot be read");
             Vec::new()
         });
         let mut serving: Option<ServiceId> = None;
         let mut known = HashSet::new();
+        let mut dead = HashMap::new();
         // By service, and who served first.
         for (recorded, record) in records {
             let service = record.service_id;
@@ -101,12 +126,21 @@ impl Supervisor {
                 _ => Role::Draining,
             };
             // Recorded twice if the control plane died in between.
-            let found = known.insert(record.epoch) && self.adopt_one(&record, role).await?;
-            if found && role == Role::Serving {
+            let found = if known.insert(record.epoch) {
+                self.adopt_one(&record, role, &mut inherited).await?
+            } else {
+                Found::Nothing
+            };
+            let lives = matches!(found, Found::Worker);
+            if lives && role == Role::Serving {
                 serving = Some(service);
+                dead.remove(&service);
+            }
+            if let (Found::Dead(death), Role::Serving) = (found, recorded) {
+                dead.insert(service, death);
             }
             let run_dir = &self.shared.options.run_dir;
-            let changed = if !found {
+            let changed = if !lives {
                 run_record::remove(run_dir, service, record.epoch, recorded)
             } else if role != recorded {
                 run_record::change(run_dir, service, record.epoch, [recorded, role])
@@ -119,31 +153,36 @@ impl Supervisor {
         }
         // Those that are expected by now go on.
         orphans::sweep(&self.shared).await;
-        Ok(())
+        self.resume(dead, inherited).await
     }
 
     /// Is the recorded worker there? Then its service's task is told of it.
-    async fn adopt_one(&self, record: &RunRecord, role: Role) -> Result<bool, StoreError> {
+    async fn adopt_one(&self, record: &RunRecord, role: Role, inherited: &mut Inherited) -> Result<Found, StoreError> {
         let (service, pid) = (record.service_id, record.pid);
         let found = record.find().and_then(|found| {
             let adopted = found.map(|process| Process::adopted(pid, process));
             adopted.transpose()
         });
         let process = match (found, record.nonce_sha256()) {
+            // Our child, if an upgrade in place came in between: it waited to be reaped, and to tell how it ended.
+            (Ok(Some(mut process)), _) if role == Role::Serving && process.has_ended() => {
+                return Ok(gone(record, process.ended().await));
+            }
             (Ok(Some(process)), Some(nonce_sha256)) => (process, nonce_sha256),
-            (Ok(_), _) => {
-                tracing::info!(%service, pid, "a former worker is gone");
-                return Ok(false);
+            (Ok(None), _) => return Ok(gone(record, Exit::unknown(UNSEEN))),
+            (Ok(Some(_)), None) => {
+                tracing::warn!(%service, pid, "the run record of a former worker is damaged");
+                return Ok(Found::Nothing);
             }
             (Err(error), _) => {
                 tracing::warn!(%service, pid, %error, "a former worker cannot be watched");
-                return Ok(false);
+                return Ok(Found::Nothing);
             }
         };
         let row = store::patiently(|| store::services::get(&self.shared.db, service)).await?;
         tracing::info!(%service, pid, ?role, "a former worker still runs");
-        self.hand_to_task(record, role, process, row).await;
-        Ok(true)
+        self.hand_to_task(record, role, process, row, inherited).await;
+        Ok(Found::Worker)
     }
 
     async fn hand_to_task(
@@ -152,6 +191,7 @@ impl Supervisor {
         role: Role,
         (process, nonce): (Process, [u8; 32]),
         row: Option<ServiceRow>,
+        inherited: &mut Inherited,
     ) {
         let expected = Expected {
             epoch: record.epoch,
@@ -169,10 +209,13 @@ impl Supervisor {
             events,
             row,
             binary: None,
+            listeners: None,
             pending: None,
         };
         let command = if role == Role::Serving {
             adoptee.binary = WorkerBinary::of_process(record.pid, &self.shared.binary()).await;
+            let to_run = adoptee.row.as_ref().filter(|row| row.enabled);
+            adoptee.listeners = to_run.and_then(|row| inherited.of(row));
             adoptee.pending = Some(self.shared.adoption.begin(record.service_id));
             Command::Adopt(Box::new(adoptee))
         } else {
@@ -183,6 +226,16 @@ impl Supervisor {
         };
         // Before anybody can ask anything of the service: nobody else knows the task yet.
         let _ = handle.commands.send(command).await;
+    }
+}
+
+fn gone(record: &RunRecord, exit: Exit) -> Found {
+    let (service, pid) = (record.service_id, record.pid);
+    tracing::info!(%service, pid, %exit, "a former worker is gone");
+    if record.died_unasked() {
+        Found::Dead(Death { pid, exit })
+    } else {
+        Found::Nothing
     }
 }
 

@@ -10,13 +10,13 @@ mod handshakes;
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 pub(crate) use closing::Closing;
 use proxyplane_spec::{ListenHost, ServiceId, Violation, limits};
 use rand::Rng as _;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::holder::overlap;
 
@@ -215,6 +215,17 @@ fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// The listener on `address` that `socket`, which came from elsewhere, is; `None` if it is none.
+pub(crate) fn listening(address: SocketAddr, socket: OwnedFd) -> io::Result<Option<TcpListener>> {
+    let listens = SockRef::from(&socket).is_listener().unwrap_or(false);
+    let listener = TcpListener::from(socket);
+    if !listens || listener.local_addr().ok() != Some(address) {
+        return Ok(None);
+    }
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
 }
 
 fn is_missing(error: &io::Error) -> bool {

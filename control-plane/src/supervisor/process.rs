@@ -65,6 +65,15 @@ impl Process {
         exit.out_of_memory(counts.map(|(before, now)| before != now))
     }
 
+    /// Is it gone already, and was only not told yet?
+    pub(super) fn has_ended(&self) -> bool {
+        match &self.handle {
+            // Told by the runtime once somebody waits.
+            Handle::Child(_) => false,
+            Handle::Adopted(process) => process.has_ended(),
+        }
+    }
+
     /// SIGKILL.
     pub(super) fn kill(&self) {
         self.signal(Signal::SIGKILL, rustix::process::Signal::KILL);

@@ -62,6 +62,9 @@ pub(crate) struct RunRecord {
     pub(crate) boot_id: String,
     /// SHA-256 of its nonce, in hex: enough to recognise the worker, not enough to be it.
     pub(crate) nonce_sha256: String,
+    /// It was told to end. Control planes from before this field did not write it.
+    #[serde(default)]
+    pub(crate) ending: bool,
 }
 
 impl RunRecord {
@@ -75,6 +78,7 @@ impl RunRecord {
             start_time: start_time(expected.pid)?,
             boot_id: boot_id()?,
             nonce_sha256: hex::encode(&expected.nonce_sha256),
+            ending: false,
         })
     }
 
@@ -129,6 +133,11 @@ impl RunRecord {
         Ok(same.then_some(process))
     }
 
+    /// Is it a crash that the process is gone? Not if it was told to end, or went with the machine.
+    pub(crate) fn died_unasked(&self) -> bool {
+        !self.ending && boot_id().is_ok_and(|boot| boot == self.boot_id)
+    }
+
     /// SHA-256 of its nonce; `None` if the record is damaged.
     pub(crate) fn nonce_sha256(&self) -> Option<[u8; 32]> {
         hex::decode(&self.nonce_sha256)?.try_into().ok()
@@ -158,6 +167,16 @@ pub(crate) fn remove(run_dir: &Path, service_id: ServiceId, epoch: Epoch, role: 
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The instance that serves is told to end: should nobody see it do so, it is no crash that it is gone.
+pub(crate) fn mark_ending(run_dir: &Path, service_id: ServiceId, epoch: Epoch) -> io::Result<()> {
+    let text = fs::read(path(run_dir, service_id, epoch, Role::Serving))?;
+    let record: RunRecord = serde_json::from_slice(&text)?;
+    if record.epoch != epoch || record.ending {
+        return Ok(());
+    }
+    RunRecord { ending: true, ..record }.write(run_dir, Role::Serving)
 }
 
 /// The successor `new` takes the place of `old`, which drains from now on: at no moment nobody is recorded as serving.
@@ -302,6 +321,30 @@ mod tests {
         assert_eq!(found(), [(Role::Serving, new.clone()), (Role::Draining, old.clone())]);
         remove(dir.path(), old.service_id, old.epoch, Role::Draining).unwrap();
         assert_eq!(found(), [(Role::Serving, new)]);
+    }
+
+    #[test]
+    fn a_worker_that_was_told_to_end_or_ran_before_the_machine_was_started_did_not_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Sleeper::new().record();
+        assert!(record.died_unasked());
+        let other_boot = RunRecord {
+            boot_id: "another".into(),
+            ..record.clone()
+        };
+        assert!(!other_boot.died_unasked());
+
+        record.write(dir.path(), Role::Serving).unwrap();
+        let found = || RunRecord::all(dir.path()).unwrap().remove(0).1;
+        mark_ending(dir.path(), record.service_id, Epoch::new()).unwrap();
+        assert!(found().died_unasked(), "it was another one that was told");
+        mark_ending(dir.path(), record.service_id, record.epoch).unwrap();
+        assert!(!found().died_unasked());
+
+        let mut earlier = serde_json::to_value(&record).unwrap();
+        earlier.as_object_mut().unwrap().remove("ending");
+        let earlier: RunRecord = serde_json::from_value(earlier).unwrap();
+        assert_eq!(earlier, record, "as control planes before wrote it");
     }
 
     #[test]

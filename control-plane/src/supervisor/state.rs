@@ -101,6 +101,8 @@ pub(crate) enum Event {
     Stop { drain: Duration },
     /// The same without a worker that serves, while replaced ones drain.
     StopRest { drain: Duration },
+    /// A worker of the former control plane is dead, which nobody asked of it, and the service is to run.
+    FoundDead,
     /// Somebody wants another build of the worker, without a pause.
     Upgrade,
     /// The worker that is to take over serves.
@@ -279,6 +281,7 @@ pub(crate) fn next(state: State, event: Event, now: Instant) -> (State, Vec<Acti
         | Event::Adopted { .. }
         | Event::Unwanted { .. }
         | Event::FoundDraining { .. }
+        | Event::FoundDead
         | Event::Stranger => adopt(state, event, now),
         Event::Misplaced { drain } => match state {
             State::Running { .. } => {
@@ -351,6 +354,7 @@ fn adopt(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
                 )
             }
         }
+        (State::Stopped | State::Adopting { .. }, Event::FoundDead) => boot(now),
         (State::Adopting { .. }, Event::Stranger) => (State::Stopped, vec![Action::Forget]),
         (other, _) => (other, vec![]),
     }

@@ -34,6 +34,7 @@ use super::{
     orphans,
     process::Process,
     refuse::Refuser,
+    resume::Orphaned,
     run_record::{self, Role},
     state::{self, Event, State},
 };
@@ -87,6 +88,12 @@ pub(super) enum Command {
     Adopt(Box<Adoptee>),
     /// The same for one that does not serve any more.
     AdoptDraining(Box<Adoptee>),
+    /// A former control plane's service without a worker.
+    Resume(Box<Orphaned>),
+    /// An upgrade in place follows: gives the listeners away and does nothing any more.
+    Leave {
+        listeners: oneshot::Sender<Option<Listeners>>,
+    },
     Shutdown {
         drain: Duration,
     },
@@ -220,9 +227,12 @@ pub(super) async fn run(
             Step::Gone(exit) => {
                 // What we killed ourselves, because it did not do something in time, is nobody else's kill.
                 let killed = exit.is_somebodys_kill() && task.overdue.is_none();
+                let adopting = matches!(task.state, State::Adopting { .. });
                 task.buried(&exit.to_string());
-                // On the way to a stop, replaced workers may still drain.
-                if !task.is_stopping() || task.generations.is_empty() {
+                if adopting && task.is_wanted() {
+                    task.apply(Event::FoundDead).await;
+                } else if !task.is_stopping() || task.generations.is_empty() {
+                    // On the way to a stop, replaced workers may still drain.
                     let jitter = rand::random();
                     task.apply(Event::Exited { killed, jitter }).await;
                 }
@@ -378,7 +388,7 @@ impl Task {
             if !matches!(self.state, State::Adopting { .. }) {
                 self.adopting = None;
             }
-            if was_crashed && event == Event::Due {
+            if was_crashed && event == Event::Due || event == Event::FoundDead {
                 self.seen.restarts += 1;
             }
             if before != self.state.shown() {

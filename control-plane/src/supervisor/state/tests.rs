@@ -424,6 +424,16 @@ fn a_found_worker_that_does_not_come_back_is_killed_and_left_to_the_boot() {
 }
 
 #[test]
+fn a_worker_that_is_found_dead_is_followed_by_another_at_once_as_is_one_that_dies_before_it_is_adopted() {
+    for mut service in [Service::new(), found()] {
+        assert_eq!(service.does(Event::FoundDead), [Action::Bind]);
+        assert_eq!(service.shows(), ServiceState::Starting);
+        assert_eq!(service.does(Event::Bound), [Action::Spawn]);
+        assert_eq!(service.does(Event::FoundDead), [], "an echo");
+    }
+}
+
+#[test]
 fn a_found_worker_of_what_is_not_to_run_is_drained_and_stays_away() {
     let mut service = found();
     let unwanted = Event::Unwanted { drain: DRAIN };

@@ -14,7 +14,7 @@ use crate::{
         error::LifecycleError,
         listeners::Listeners,
         refuse::Refuser,
-        run_record::Role,
+        run_record::{self, Role},
         spawn::Newborn,
         state::{ADOPT_TIMEOUT, Action, Event, Outcome, READY_TIMEOUT, State},
     },
@@ -36,6 +36,7 @@ impl Task {
             Action::Dismiss(drain) => self.dismiss(drain),
             Action::Answer(outcome) => return self.answer(outcome).await,
             Action::Drain(timeout) => {
+                self.mark_ending();
                 if let Some(worker) = &self.worker
                     && !worker.link.drain(timeout)
                 {
@@ -49,8 +50,9 @@ impl Task {
                     State::Adopting { .. } => Some(format!("did not come back within {} s", ADOPT_TIMEOUT.as_secs())),
                     _ => None,
                 };
-                if let Some(missed) = &self.overdue {
-                    self.log.note(&format!("the worker {missed}; killed"));
+                match &self.overdue {
+                    Some(missed) => self.log.note(&format!("the worker {missed}; killed")),
+                    None => self.mark_ending(),
                 }
                 if let Some(worker) = &self.worker {
                     worker.process.kill();
@@ -104,6 +106,15 @@ impl Task {
         }
     }
 
+    /// The worker is about to be told to end, or killed, on the way to a stop or restart.
+    fn mark_ending(&self) {
+        let Some(worker) = &self.worker else { return };
+        let run_dir = &self.shared.options.run_dir;
+        if let Err(error) = run_record::mark_ending(run_dir, self.id, worker.epoch()) {
+            tracing::warn!(service = %self.id, %error, "a run record could not be changed");
+        }
+    }
+
     /// What was taken for a former worker is none of ours: whatever it does, it is left alone.
     fn forget(&mut self) {
         let Some(worker) = self.worker.take() else { return };
@@ -111,6 +122,8 @@ impl Task {
         tracing::warn!(service = %self.id, pid, "a former worker cannot prove itself; it is left alone and not adopted");
         self.seen.ready = None;
         self.seen.applied = None;
+        // Whoever it is accepts on them too.
+        self.listeners = None;
         self.let_go(worker, Role::Serving);
     }
 

@@ -1,9 +1,10 @@
 //! Taking over the worker of a former control plane: it redials, says READY or that it drains, and gives its listeners
 //! back. What the service is now decides what becomes of it.
 
-use super::{Adoptee, Task, Worker};
+use super::{Adoptee, Orphaned, Task, Worker};
 use crate::supervisor::{
     listeners::Listeners,
+    resume::Death,
     state::{Event, State},
 };
 
@@ -16,13 +17,31 @@ impl Task {
             events,
             row,
             binary,
+            listeners,
             pending,
         } = adoptee;
         self.row = row;
         self.binary = binary;
+        self.listeners = listeners;
         self.adopting = pending;
         self.worker = Some(Worker { process, link, events });
         self.apply(Event::Found).await;
+    }
+
+    /// There is no worker to adopt. One that died unasked is followed by another at once, as if it had died under us.
+    pub(super) async fn resume(&mut self, orphaned: Orphaned) {
+        let Orphaned { row, listeners, death } = orphaned;
+        self.row = Some(row);
+        self.listeners = listeners;
+        let Some(Death { pid, exit }) = death else {
+            return self.apply(Event::Boot).await;
+        };
+        let exit = exit.to_string();
+        self.log.note(&format!("worker {pid} ended: {exit}"));
+        self.seen.last_error = format!("worker {pid} died: {exit}");
+        self.seen.last_exit.clone_from(&exit);
+        self.raise_crashed(pid, &exit);
+        self.apply(Event::FoundDead).await;
     }
 
     /// Is the service there, and to run?

@@ -62,16 +62,25 @@ impl Task {
                 let result = self.remove(etag, discard).await;
                 let _ = answer.send(result);
             }
-            Command::Boot { row, settled } => {
-                if self.state == State::Stopped {
+            Command::Boot { row, settled } => match self.state {
+                State::Stopped => {
                     self.row = Some(*row);
                     self.settled = Some(settled);
                     self.apply(Event::Boot).await;
                 }
-            }
+                // It was resumed.
+                State::Starting { .. } => self.settled = Some(settled),
+                _ => {}
+            },
             Command::Upgrade { upgrade, answer } => self.upgrade(*upgrade, answer).await,
             Command::Adopt(adoptee) => self.adopt(*adoptee).await,
             Command::AdoptDraining(adoptee) => self.adopt_draining(*adoptee),
+            Command::Resume(orphaned) => self.resume(*orphaned).await,
+            Command::Leave { listeners } => {
+                let _unwanted = listeners.send(self.listeners.take());
+                // Nobody waits for the worker from here on: should it die, the next program is told how.
+                std::future::pending::<()>().await;
+            }
             Command::Shutdown { drain } => {
                 self.ending = true;
                 self.hurry(drain);
