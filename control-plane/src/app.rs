@@ -149,7 +149,7 @@ async fn serve(
     let log = writer.start(database.pool().clone());
     let ingesting = Lifecycle::new();
     let started = tokio::select! {
-        started = Running::start(&config, data, &database, &log, reception, process, &ingesting) => Some(started),
+        started = Running::start(&config, data, &database, &log, reception, process, &ingesting, upgrade) => Some(started),
         () = database.holds_up_stop(process) => None,
     };
     let Some(started) = started else {
@@ -222,6 +222,7 @@ struct Running {
 }
 
 impl Running {
+    #[expect(clippy::too_many_arguments, reason = "the parts that exist before, called once")]
     async fn start(
         config: &Config,
         data: &DataDir,
@@ -230,6 +231,7 @@ impl Running {
         reception: Reception,
         process: &Lifecycle,
         ingesting: &Lifecycle,
+        upgrade: &Upgrade,
     ) -> Result<Self, StartError> {
         let (db, events) = (database.pool().clone(), log.events());
         let Reception {

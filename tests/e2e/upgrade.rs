@@ -264,9 +264,9 @@ struct HeldServices<'w>(&'w World, Child);
 
 impl<'w> HeldServices<'w> {
     fn of(world: &'w World) -> Self {
-        let mut hold = world.psql("BEGIN; LOCK TABLE services; SELECT pg_sleep(60)");
-        let holder = hold.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let held = Self(world, holder);
+        let mut psql = world.psql("BEGIN; LOCK TABLE services; SELECT pg_sleep(60)");
+        let locker = psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = Self(world, locker);
         held.wait_for("mode = 'AccessExclusiveLock' AND granted");
         held
     }
