@@ -16,7 +16,9 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use proxyplane_tests::{Proxy, RawClient, RawOrigin, UnsureLoad, World, eventually, free_port, relink};
+use proxyplane_tests::{
+    Proxy, RawClient, RawOrigin, UnsureLoad, World, eventually, free_port, kernel::has_ended, relink,
+};
 
 use crate::events::kinds_of;
 
@@ -28,7 +30,9 @@ fn workers_that_die_before_they_are_adopted_are_replaced_and_nobody_is_refused()
     let program = world.install();
     world.serve();
     let workspace = world.workspace();
-    let proxies = ["early", "late", "dead", "steady"].map(|name| workspace.proxy(name).start());
+    // What was answered is on disk, whenever its worker dies.
+    let proxies =
+        ["early", "late", "dead", "steady"].map(|name| workspace.proxy(name).with(["--durable-before-end"]).start());
     let [early, late, dead, steady] = &proxies;
     let workers = proxies.each_ref().map(Proxy::worker);
     let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -88,7 +92,9 @@ fn workers_that_die_before_they_are_adopted_are_replaced_and_nobody_is_refused()
     }
     // The next one has them as well.
     let _ = world.proxyctl(["system", "upgrade"]).ok();
-    die(early.worker());
+    let next = early.worker();
+    early.signal_worker(Signal::SIGKILL);
+    has_ended(next);
     ask(early, &origin).read_head();
 }
 
