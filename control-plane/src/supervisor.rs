@@ -129,7 +129,7 @@ struct Handle {
 }
 
 impl Supervisor {
-    /// Opens the worker binary and accepts it by what it says of itself. Nothing runs yet: see [`Self::adopt`] and
+    /// Opens the worker binary and accepts it by what it says of itself. Nothing runs yet: see `adopt` and
     /// [`Self::boot`].
     pub async fn open(
         options: Options,

@@ -16,7 +16,9 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use proxyplane_tests::{Proxy, RawClient, RawOrigin, UnsureLoad, World, eventually, free_port, relink};
+use proxyplane_tests::{
+    Proxy, RawClient, RawOrigin, UnsureLoad, World, eventually, free_port, kernel::has_ended, relink,
+};
 
 use crate::events::kinds_of;
 
@@ -28,8 +30,10 @@ fn workers_that_die_before_they_are_adopted_are_replaced_and_nobody_is_refused()
     let program = world.install();
     world.serve();
     let workspace = world.workspace();
-    let proxies = ["early", "late", "last", "steady"].map(|name| workspace.proxy(name).start());
-    let [early, late, last, steady] = &proxies;
+    // What was answered is on disk, whenever its worker dies.
+    let proxies =
+        ["early", "late", "dead", "steady"].map(|name| workspace.proxy(name).with(["--durable-before-end"]).start());
+    let [early, late, dead, steady] = &proxies;
     let workers = proxies.each_ref().map(Proxy::worker);
     let origin = RawOrigin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let loads = proxies
@@ -56,10 +60,10 @@ fn workers_that_die_before_they_are_adopted_are_replaced_and_nobody_is_refused()
     let services = HeldServices::of(&world);
     held.release();
     services.reached();
-    // It has looked at the first ones, and waits for the database: the last one it finds dead.
+    // It has looked at the first ones, and waits for the database: this one it finds dead.
     die(workers[1]);
     die(workers[2]);
-    waiting.extend((0..20).flat_map(|_| [early, late, last].map(|proxy| ask(proxy, &origin))));
+    waiting.extend((0..20).flat_map(|_| [early, late, dead].map(|proxy| ask(proxy, &origin))));
     services.release();
     for client in &mut waiting {
         assert!(client.read_head().starts_with("HTTP/1.1 200"));
@@ -68,7 +72,7 @@ fn workers_that_die_before_they_are_adopted_are_replaced_and_nobody_is_refused()
 
     // The shell that stood in for the program may have reaped the first one.
     let unseen = "unknown (no control plane ran)";
-    for (proxy, exits) in [(early, [unseen, KILLED]), (late, [KILLED; 2]), (last, [KILLED; 2])] {
+    for (proxy, exits) in [(early, [unseen, KILLED]), (late, [KILLED; 2]), (dead, [KILLED; 2])] {
         let now = proxy.becomes("running");
         assert!(!workers.map(serde_json::Value::from).contains(&now["pid"]));
         assert_eq!(now["restarts"], 1);
@@ -88,7 +92,9 @@ fn workers_that_die_before_they_are_adopted_are_replaced_and_nobody_is_refused()
     }
     // The next one has them as well.
     let _ = world.proxyctl(["system", "upgrade"]).ok();
-    die(early.worker());
+    let next = early.worker();
+    early.signal_worker(Signal::SIGKILL);
+    has_ended(next);
     ask(early, &origin).read_head();
 }
 
@@ -264,9 +270,9 @@ struct HeldServices<'w>(&'w World, Child);
 
 impl<'w> HeldServices<'w> {
     fn of(world: &'w World) -> Self {
-        let mut psql = world.psql("BEGIN; LOCK TABLE services; SELECT pg_sleep(60)");
-        let locker = psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let held = Self(world, locker);
+        let mut lock = world.psql("BEGIN; LOCK TABLE services; SELECT pg_sleep(60)");
+        let holder = lock.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let held = Self(world, holder);
         held.wait_for("mode = 'AccessExclusiveLock' AND granted");
         held
     }

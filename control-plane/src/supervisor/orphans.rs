@@ -95,6 +95,10 @@ impl Orphans {
         one
     }
 
+    fn is_settling(&self, epoch: Epoch) -> bool {
+        self.lock().contains_key(&epoch)
+    }
+
     fn end(&self, epoch: Epoch) {
         if let Some(one) = self.lock().remove(&epoch) {
             one.settled.cancel();
@@ -173,7 +177,8 @@ async fn adopt(shared: Arc<Shared>, source: Source) {
             () = shared.closing.cancelled() => return,
         }
     }
-    if !shared.link.expects(source.epoch) {
+    // One that died while it was adopted is settled by its service's task: two that drain are in each other's way.
+    if !shared.link.expects(source.epoch) && !shared.orphans.is_settling(source.epoch) {
         let unsettled = shared.orphans.begin(source);
         empty(&shared, source, &unsettled).await;
     }
