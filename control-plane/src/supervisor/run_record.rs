@@ -169,14 +169,15 @@ pub(crate) fn remove(run_dir: &Path, service_id: ServiceId, epoch: Epoch, role: 
     }
 }
 
-/// The instance that serves is told to end: should nobody see it do so, it is no crash that it is gone.
-pub(crate) fn mark_ending(run_dir: &Path, service_id: ServiceId, epoch: Epoch) -> io::Result<()> {
+/// The instance that serves is told to end: should nobody see it do so, it is no crash that it is gone. `false`: it was
+/// to be told, but was not, and serves on.
+pub(crate) fn set_ending(run_dir: &Path, service_id: ServiceId, epoch: Epoch, ending: bool) -> io::Result<()> {
     let text = fs::read(path(run_dir, service_id, epoch, Role::Serving))?;
     let record: RunRecord = serde_json::from_slice(&text)?;
-    if record.epoch != epoch || record.ending {
+    if record.epoch != epoch || record.ending == ending {
         return Ok(());
     }
-    RunRecord { ending: true, ..record }.write(run_dir, Role::Serving)
+    RunRecord { ending, ..record }.write(run_dir, Role::Serving)
 }
 
 /// The successor `new` takes the place of `old`, which drains from now on: at no moment nobody is recorded as serving.
@@ -336,10 +337,12 @@ mod tests {
 
         record.write(dir.path(), Role::Serving).unwrap();
         let found = || RunRecord::all(dir.path()).unwrap().remove(0).1;
-        mark_ending(dir.path(), record.service_id, Epoch::new()).unwrap();
+        set_ending(dir.path(), record.service_id, Epoch::new(), true).unwrap();
         assert!(found().died_unasked(), "it was another one that was told");
-        mark_ending(dir.path(), record.service_id, record.epoch).unwrap();
+        set_ending(dir.path(), record.service_id, record.epoch, true).unwrap();
         assert!(!found().died_unasked());
+        set_ending(dir.path(), record.service_id, record.epoch, false).unwrap();
+        assert!(found().died_unasked(), "it serves on");
 
         let mut earlier = serde_json::to_value(&record).unwrap();
         earlier.as_object_mut().unwrap().remove("ending");

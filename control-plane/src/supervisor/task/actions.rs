@@ -36,7 +36,7 @@ impl Task {
             Action::Dismiss(drain) => self.dismiss(drain),
             Action::Answer(outcome) => return self.answer(outcome).await,
             Action::Drain(timeout) => {
-                self.mark_ending();
+                self.set_ending(true);
                 if let Some(worker) = &self.worker
                     && !worker.link.drain(timeout)
                 {
@@ -52,7 +52,7 @@ impl Task {
                 };
                 match &self.overdue {
                     Some(missed) => self.log.note(&format!("the worker {missed}; killed")),
-                    None => self.mark_ending(),
+                    None => self.set_ending(true),
                 }
                 if let Some(worker) = &self.worker {
                     worker.process.kill();
@@ -106,11 +106,11 @@ impl Task {
         }
     }
 
-    /// The worker is about to be told to end, or killed, on the way to a stop or restart.
-    fn mark_ending(&self) {
+    /// The worker is about to be told to end, or killed, on the way to a stop or restart; or it serves after all.
+    pub(super) fn set_ending(&self, ending: bool) {
         let Some(worker) = &self.worker else { return };
         let run_dir = &self.shared.options.run_dir;
-        if let Err(error) = run_record::mark_ending(run_dir, self.id, worker.epoch()) {
+        if let Err(error) = run_record::set_ending(run_dir, self.id, worker.epoch(), ending) {
             tracing::warn!(service = %self.id, %error, "a run record could not be changed");
         }
     }

@@ -86,6 +86,8 @@ impl Task {
             .seen
             .ready
             .map_or_else(Default::default, |(since, _)| since.elapsed());
+        // The control plane before may have died on the point of telling it to end.
+        self.set_ending(false);
         self.raise_adopted(pid);
         Some(Event::Adopted { serving })
     }
