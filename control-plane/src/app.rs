@@ -17,6 +17,7 @@ use database::Database;
 pub use error::StartError;
 use lease::Lease;
 use reception::Reception;
+use sockets::Sockets;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -275,8 +276,10 @@ impl Running {
             process.tracker().clone(),
         );
         let supervisor = supervisor.await.map_err(StartError::of("--worker-bin"))?;
+        // Workers that are started while others are found dial at once, and wait until those are expected.
+        let sockets = Sockets::bind(&link_socket, config.worker_user)?;
         supervisor.adopt(upgrade.inherited()).await?;
-        sockets::serve(&link, &link_socket, config.worker_user, &unlink, process)?;
+        sockets.serve(&link, &unlink, process);
         let services = Services::new(db.clone(), supervisor.clone(), hub.clone());
         health.watch(db.clone(), ingest.clone(), supervisor.clone());
         opening.open(Resources {

@@ -1,6 +1,6 @@
 //! Undoes Content-Encoding (RFC 9110 §8.4) of a captured body, within limits that hold against decompression bombs.
 //!
-//! Bodies come from origins that may be hostile: what is decoded is at most 16 MiB, at most a hundred times what was
+//! Bodies come from origins that may be hostile: what is decoded is at most 16 MiB, beyond 512 KiB at most a hundred times what was
 //! captured, and at most three codings deep.
 
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ pub(super) const DECODED_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes out for each byte in.
 const RATIO_MAX: usize = 100;
 /// Up to here the ratio is not looked at: a page of blanks is no bomb.
-const RATIO_FROM: usize = 64 * 1024;
+const RATIO_FROM: usize = 512 * 1024;
 /// Codings applied one over the other.
 const CODINGS_MAX: usize = 3;
 
@@ -185,7 +185,7 @@ fn undecodable(why: &str) -> Refusal {
 
 /// The body is over the limits when decoded.
 pub(super) fn too_large() -> Refusal {
-    let message = "decoded, the body is over 16 MiB or 100 times its size; ask for the raw bytes";
+    let message = "decoded, the body is over 16 MiB, or over 512 KiB and 100 times its size; ask for the raw bytes";
     Refusal::new(reasons::BODY_TOO_LARGE_TO_DECODE, message)
 }
 

@@ -21,27 +21,33 @@ use crate::{
 /// Workers that give their listeners back at the same time; further ones wait, and try again if that takes long.
 const BACKLOG: i32 = 1_024;
 
-/// Serves both until `stop`. Only we and `workers` can connect.
-pub(super) fn serve(
-    link: &Link,
-    link_socket: &Path,
-    workers: Option<Account>,
-    stop: &CancellationToken,
-    process: &Lifecycle,
-) -> Result<(), StartError> {
-    // First the second one: a worker that is welcomed may be asked for its listeners at once.
-    let returned =
-        bind_packets(&link_socket.with_file_name(HANDOFF_SOCKET), workers).map_err(StartError::of("handoff socket"))?;
-    let taking = link::serve_returned(link.clone(), returned, stop.clone());
-    process.spawn(taking);
-    let streams = bind_streams(link_socket, workers).map_err(StartError::of("worker link"))?;
-    let serving = link::serve(link.clone(), streams, stop.clone());
-    process.spawn(async move {
-        if let Err(error) = serving.await {
-            error!(%error, "the worker link ended");
-        }
-    });
-    Ok(())
+/// Both, bound: who connects waits until they are served.
+pub(super) struct Sockets {
+    streams: UnixListener,
+    returned: UnixListener,
+}
+
+impl Sockets {
+    /// Only we and `workers` can connect.
+    pub(super) fn bind(link_socket: &Path, workers: Option<Account>) -> Result<Self, StartError> {
+        let handoff_socket = link_socket.with_file_name(HANDOFF_SOCKET);
+        Ok(Self {
+            returned: bind_packets(&handoff_socket, workers).map_err(StartError::of("handoff socket"))?,
+            streams: bind_streams(link_socket, workers).map_err(StartError::of("worker link"))?,
+        })
+    }
+
+    /// Serves both until `stop`.
+    pub(super) fn serve(self, link: &Link, stop: &CancellationToken, process: &Lifecycle) {
+        // First the second one: a worker that is welcomed may be asked for its listeners at once.
+        process.spawn(link::serve_returned(link.clone(), self.returned, stop.clone()));
+        let serving = link::serve(link.clone(), self.streams, stop.clone());
+        process.spawn(async move {
+            if let Err(error) = serving.await {
+                error!(%error, "the worker link ended");
+            }
+        });
+    }
 }
 
 fn bind_streams(path: &Path, workers: Option<Account>) -> io::Result<UnixListener> {

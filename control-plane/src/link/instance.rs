@@ -12,7 +12,8 @@ use std::{
 };
 
 use proxyplane_proto::worker::{
-    Identity, LogLine, SessionResponse, Stats, WorkerConfig, session_response::Message as ToWorker,
+    Certificates, Identity, LogLine, SessionResponse, Stats, Welcome, WorkerConfig,
+    session_response::Message as ToWorker,
 };
 use proxyplane_spec::{Epoch, FEATURE_OPEN_COUNTS, Sandbox, ServiceId, Violation, WorkspaceId};
 use sha2::{Digest as _, Sha256};
@@ -164,6 +165,13 @@ pub(super) enum Step {
 }
 
 impl Inner {
+    fn attach(&mut self, build: String, serving: Duration, session: Session) {
+        self.build = build;
+        self.serving = Instant::now().checked_sub(serving);
+        self.end_session();
+        self.session = Some(session);
+    }
+
     fn end_session(&mut self) {
         if let Some(session) = self.session.take() {
             session.ended.cancel();
@@ -215,13 +223,19 @@ impl Instance {
         allowance.admit(line, Instant::now())
     }
 
-    /// A new session takes the place of the one before.
-    pub(super) fn attach(&self, build: String, serving: Duration, session: Session) {
+    /// A new session takes the place of the one before, and begins with Welcome: an order that comes at this very moment
+    /// must not be the first that the worker hears.
+    pub(super) fn welcome(&self, build: String, serving: Duration, session: Session, certificates: Certificates) {
         let mut state = self.lock();
-        state.build = build;
-        state.serving = Instant::now().checked_sub(serving);
-        state.end_session();
-        state.session = Some(session);
+        let welcome = Welcome {
+            config: state.config.clone(),
+            certificates: Some(certificates),
+        };
+        // There is room: it is the first message. A worker that is gone already is noticed by its session.
+        let _ = session.sender.try_send(Ok(SessionResponse {
+            message: Some(ToWorker::Welcome(welcome)),
+        }));
+        state.attach(build, serving, session);
     }
 
     /// A session ended. Whoever waits for an answer on it learns that it is lost.
@@ -325,6 +339,7 @@ impl Instance {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn config(&self) -> Option<WorkerConfig> {
         self.lock().config.clone()
     }
@@ -472,7 +487,9 @@ mod tests {
     async fn a_change_is_answered_by_its_step_and_revision_only() {
         let (instance, _events) = Instance::new(expected(), None);
         let (sender, mut sent) = mpsc::channel(SESSION_QUEUE);
-        instance.attach("1.0".into(), Duration::ZERO, Session::new(sender));
+        instance
+            .lock()
+            .attach("1.0".into(), Duration::ZERO, Session::new(sender));
         let config = WorkerConfig {
             revision: 5,
             ..WorkerConfig::default()
@@ -494,9 +511,25 @@ mod tests {
         assert_eq!(instance.ask(1, activate()).await, Err(ChangeError::Lost));
         let (sender, _sent) = mpsc::channel(SESSION_QUEUE);
         let session = Session::new(sender);
-        instance.attach(String::new(), Duration::ZERO, session.clone());
+        instance.lock().attach(String::new(), Duration::ZERO, session.clone());
         let (lost, ()) = tokio::join!(instance.ask(1, activate()), async { instance.detach(&session) });
         assert_eq!(lost, Err(ChangeError::Lost));
+    }
+
+    #[test]
+    fn a_session_begins_with_welcome_whatever_is_sent_at_once() {
+        let (instance, _events) = Instance::new(expected(), None);
+        let (sender, mut sent) = mpsc::channel(SESSION_QUEUE);
+        instance.welcome(
+            String::new(),
+            Duration::ZERO,
+            Session::new(sender),
+            Certificates::default(),
+        );
+        assert!(instance.send(ToWorker::ReportStats(proxyplane_proto::worker::ReportStats {})));
+        let mut next = || sent.try_recv().unwrap().unwrap().message.unwrap();
+        assert!(matches!(next(), ToWorker::Welcome(_)));
+        assert!(matches!(next(), ToWorker::ReportStats(_)));
     }
 
     #[test]
@@ -504,7 +537,7 @@ mod tests {
         let (instance, _events) = Instance::new(expected(), None);
         let (sender, _unread) = mpsc::channel(1);
         let session = Session::new(sender);
-        instance.attach(String::new(), Duration::ZERO, session.clone());
+        instance.lock().attach(String::new(), Duration::ZERO, session.clone());
         let report = || ToWorker::ReportStats(proxyplane_proto::worker::ReportStats {});
         assert!(instance.send(report()));
         assert!(!instance.send(report()));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use prost::Message as _;
 use proxyplane_proto::worker::{
-    self as wire, Certificates, Hello, Interest, LogLine, SessionRequest, SessionResponse, Stats, Welcome,
+    self as wire, Certificates, Hello, Interest, LogLine, SessionRequest, SessionResponse, Stats,
     session_request::Message as FromWorkerMessage, session_response::Message as ToWorker,
 };
 use proxyplane_record::{Kind, Record};
@@ -33,20 +33,12 @@ pub(super) fn open(
     let certificates = sign(link, &instance, &hello.csr_der)?;
     let (sender, receiver) = mpsc::channel(SESSION_QUEUE);
     let session = Session::new(sender);
-    instance.attach(
-        hello.build.clone(),
-        Duration::from_millis(hello.serving_ms),
-        session.clone(),
-    );
     instance.is_able(hello.features.clone());
     if let Some(sandbox) = &hello.sandbox {
         instance.confined(parse(sandbox));
     }
-    let welcome = Welcome {
-        config: instance.config(),
-        certificates: Some(certificates),
-    };
-    instance.send(ToWorker::Welcome(welcome));
+    let (build, serving) = (hello.build.clone(), Duration::from_millis(hello.serving_ms));
+    instance.welcome(build, serving, session.clone(), certificates);
     let reader = Reader {
         link: link.clone(),
         instance,

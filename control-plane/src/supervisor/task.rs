@@ -295,6 +295,7 @@ impl Task {
                 if let State::Adopting { .. } = self.state {
                     return self.found_serving();
                 }
+                self.repeat_drain();
                 Some(Event::Ready)
             }
             FromWorker::Draining { remaining } => Some(Event::FoundDraining {
@@ -322,6 +323,14 @@ impl Task {
         self.seen.last_error.clear();
         if let Some(binary) = self.unproven.take() {
             self.run_from_now_on(binary);
+        }
+    }
+
+    /// A worker that serves and is to drain was told so on a session that was lost before it heard it.
+    fn repeat_drain(&self) {
+        if let (Some(until), Some(worker)) = (self.state.drains_until(), &self.worker) {
+            let remaining = until.saturating_duration_since(std::time::Instant::now());
+            worker.link.drain(remaining);
         }
     }
 

@@ -53,7 +53,7 @@ reasons! {
     STORAGE_UNAVAILABLE "UNAVAILABLE" 503 3 "Postgres cannot be reached; try again.";
     UPGRADE_REFUSED "FAILED_PRECONDITION" 400 1 "The program at the control plane's own path is not fit to take over; the message says why. Nothing changed.";
     BODY_NOT_DECODABLE "FAILED_PRECONDITION" 422 1 "The body's content encoding is unknown or damaged; ask for the raw bytes.";
-    BODY_TOO_LARGE_TO_DECODE "FAILED_PRECONDITION" 422 1 "Decoded, the body is over 16 MiB or 100 times its size; ask for the raw bytes.";
+    BODY_TOO_LARGE_TO_DECODE "FAILED_PRECONDITION" 422 1 "Decoded, the body is over 16 MiB, or over 512 KiB and 100 times its size; ask for the raw bytes.";
     TOO_MANY_REQUESTS "RESOURCE_EXHAUSTED" 429 1 "Too many streams or calls at once; try again.";
     DEADLINE_EXCEEDED "DEADLINE_EXCEEDED" 504 1 "The call was not over within the time that the client gave it (`grpc-timeout`).";
     OUT_OF_RANGE "OUT_OF_RANGE" 400 2 "The message is longer than the server takes.";
