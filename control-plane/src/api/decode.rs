@@ -1,7 +1,7 @@
 //! Undoes Content-Encoding (RFC 9110 §8.4) of a captured body, within limits that hold against decompression bombs.
 //!
-//! Bodies come from origins that may be hostile: what is decoded is at most 16 MiB, beyond 512 KiB at most a hundred times what was
-//! captured, and at most three codings deep.
+//! Bodies come from origins that may be hostile: what is decoded is at most 16 MiB, beyond 512 KiB at most a hundred times
+//! what was captured, and at most three codings deep.
 
 use std::io::{self, Read};
 
