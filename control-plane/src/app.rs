@@ -16,7 +16,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use database::Database;
 pub use error::StartError;
 use lease::Lease;
-use reception::Reception;
+use reception::{Reception, announce};
 use sockets::Sockets;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -127,8 +127,8 @@ async fn serve(
     tokio::spawn(signals.drive(process.clone()));
     let reception = Reception::open(&config, data, listener, process, upgrade).await?;
     if !client::is_announced(environment) {
-        // Whoever has no other server to ask finds this one while it waits, too.
-        let _ = reception.announce(environment, data);
+        // Whoever has no other server to ask finds this one while it waits, too. Trouble is told once it is ready.
+        let _ = announce(reception.address, environment, data);
     }
     let mut database = Database::open(&config, data).await?;
     let events = writer.events();
@@ -304,8 +304,7 @@ impl Running {
     /// Starts the proxies that are to run; with --bootstrap, makes what there is to make on an empty database. Only
     /// then is everything ready.
     async fn begin(&self, config: &Config, environment: &Environment, data: &DataDir) {
-        let address = client::reachable(self.address);
-        let announced = client::announce(environment, &format!("http://{address}"), &data.token());
+        let announced = announce(self.address, environment, data);
         if let Err(error) = &announced {
             warn!(%error, "proxyctl will not find this server by itself");
         }
@@ -329,7 +328,7 @@ impl Running {
             proxy,
             trouble,
             ca: &ca,
-            api: address,
+            api: client::reachable(self.address),
             token: &token,
             client: client.as_deref(),
         };

@@ -1,39 +1,50 @@
-//! A database that answers and stores nothing.
+//! A database that answers, and keeps some statements waiting.
 
 use std::process::{Child, Stdio};
 
 use crate::{World, eventually};
 
-/// A table that nobody can write to until this is dropped.
+/// A table that nobody can write to, or even read, until this is dropped.
 pub struct Held<'w> {
     world: &'w World,
+    table: String,
     name: String,
     holder: Child,
 }
 
 impl<'w> Held<'w> {
     #[track_caller]
-    pub(crate) fn of(world: &'w World, table: &str) -> Self {
+    pub(crate) fn of(world: &'w World, table: &str, mode: &str) -> Self {
         let name = format!("held {table}");
-        let statement = format!(
-            "BEGIN; SET application_name = '{name}'; LOCK TABLE {table} IN EXCLUSIVE MODE; SELECT pg_sleep(600)"
-        );
+        let statement =
+            format!("BEGIN; SET application_name = '{name}'; LOCK TABLE {table} IN {mode} MODE; SELECT pg_sleep(600)");
         let mut command = world.psql(&statement);
         let holder = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let held = Self {
             world,
+            table: table.to_owned(),
             name,
             holder: holder.expect("psql can be started"),
         };
-        eventually("the table is held", || (held.locks() != "0").then_some(()));
+        eventually("the table is held", || {
+            (held.locks(&format!("granted AND application_name = '{}'", held.name)) != "0").then_some(())
+        });
         held
     }
 
-    fn locks(&self) -> String {
-        let locks = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)";
-        let name = &self.name;
+    /// Waits until somebody waits for it.
+    #[track_caller]
+    pub fn wanted(&self) {
+        eventually("somebody waits for the table", || {
+            (self.locks("NOT granted") != "0").then_some(())
+        });
+    }
+
+    fn locks(&self, which: &str) -> String {
+        let table = &self.table;
         self.world.sql(&format!(
-            "{locks} WHERE application_name = '{name}' AND mode = 'ExclusiveLock' AND granted AND relation IS NOT NULL"
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+             WHERE relation = '{table}'::regclass AND {which}"
         ))
     }
 }

@@ -163,7 +163,7 @@ impl Proxy<'_> {
     #[track_caller]
     pub fn becomes(&self, state: &str) -> Value {
         eventually(&format!("'{}' becomes {state}", self.name), || {
-            let now = self.get();
+            let now = self.ctl("get", [""; 0]).json_if_there()?;
             (now["state"] == state).then_some(now)
         })
     }
@@ -187,7 +187,7 @@ impl Proxy<'_> {
     #[track_caller]
     pub fn drained(&self) -> Value {
         eventually(&format!("'{}' has committed everything", self.name), || {
-            let now = self.get();
+            let now = self.ctl("get", [""; 0]).json_if_there()?;
             (now["backlog"] == 0).then_some(now)
         })
     }

@@ -2,6 +2,8 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
+    ops::Range,
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -31,8 +33,18 @@ pub fn eventually_within<T>(limit: Duration, what: &str, mut look: impl FnMut() 
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on just now.
+/// Ports that neither the kernel gives to connections nor a control plane to proxies that ask for none.
+const OURS: Range<u16> = 30_000..32_768;
+
+/// A port of 127.0.0.1 that nobody listens on just now, and that stays so while a test has nobody listen there.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Another run of the tests begins elsewhere.
+    let first = std::process::id().wrapping_mul(997);
+    let mut candidates = (0..u32::from(OURS.end - OURS.start)).map(|_| {
+        let next = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % u32::from(OURS.end - OURS.start);
+        OURS.start + u16::try_from(next).expect("it is within the range")
+    });
+    let free = candidates.find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    free.expect("some port is free")
 }

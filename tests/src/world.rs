@@ -218,7 +218,13 @@ impl World {
     /// From now on nothing is written to a table, which can be read all the same, until this is dropped.
     #[track_caller]
     pub fn hold(&self, table: &str) -> Held<'_> {
-        Held::of(self, table)
+        Held::of(self, table, "EXCLUSIVE")
+    }
+
+    /// The same, and it cannot be read either.
+    #[track_caller]
+    pub fn hide(&self, table: &str) -> Held<'_> {
+        Held::of(self, table, "ACCESS EXCLUSIVE")
     }
 
     /// Runs `proxyctl` with this world's home.

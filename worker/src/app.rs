@@ -5,7 +5,7 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use proxyplane_spec::{Sandbox, limits};
+use proxyplane_spec::{Sandbox, limits, monotonic_us};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -73,7 +73,7 @@ pub async fn run<S: Serve>(handoff: Handoff, sandbox: Sandbox, threads: usize, s
         updates,
         held: Arc::clone(&held),
         data_plane: Arc::clone(&data_plane),
-        serving_since: Instant::now(),
+        serving_since_us: monotonic_us(),
         deadline: deadline.clone(),
         drained: drained.clone(),
     };

@@ -30,7 +30,9 @@ const CONNECTIONS: u32 = 16;
 /// How long a caller waits for a connection before it is told that the database is away: it is to know within two
 /// seconds.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Idle connections are closed after this: each costs the server memory.
+/// Connections that are there before somebody asks: on a busy machine a new one takes long.
+const READY: u32 = 2;
+/// More idle connections are closed after this: each costs the server memory.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// For statements that are under way when the server stops: one that hangs would hold it for ever.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -75,6 +77,7 @@ impl Database {
             .log_statements(LevelFilter::Trace);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
+            .min_connections(READY)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
             .connect_lazy_with(options);

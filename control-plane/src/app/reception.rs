@@ -70,12 +70,12 @@ impl Reception {
             opening,
         })
     }
+}
 
-    /// Has `proxyctl` of this account find us, before it is known whether we are to stay.
-    pub(super) fn announce(&self, environment: &Environment, data: &DataDir) -> io::Result<PathBuf> {
-        let server = format!("http://{}", client::reachable(self.address));
-        client::announce(environment, &server, &data.token())
-    }
+/// Has `proxyctl` of this account find the server at `address`.
+pub(super) fn announce(address: SocketAddr, environment: &Environment, data: &DataDir) -> io::Result<PathBuf> {
+    let server = format!("http://{}", client::reachable(address));
+    client::announce(environment, &server, &data.token())
 }
 
 /// Writes the CA certificate where everybody may read it.

@@ -9,7 +9,7 @@ use proxyplane_proto::worker::{
     session_request::Message as FromWorkerMessage, session_response::Message as ToWorker,
 };
 use proxyplane_record::{Kind, Record};
-use proxyplane_spec::{Sandbox, Violation, limits};
+use proxyplane_spec::{Sandbox, Violation, limits, monotonic_us};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,7 @@ pub(super) fn open(
     if let Some(sandbox) = &hello.sandbox {
         instance.confined(parse(sandbox));
     }
-    let (build, serving) = (hello.build.clone(), Duration::from_millis(hello.serving_ms));
-    instance.welcome(build, serving, session.clone(), certificates);
+    instance.welcome(hello.build.clone(), serving(hello), session.clone(), certificates);
     let reader = Reader {
         link: link.clone(),
         instance,
@@ -54,6 +53,14 @@ pub(super) fn open(
         reader.instance.detach(&session);
     });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// For how long the worker has been serving.
+fn serving(hello: &Hello) -> Duration {
+    match hello.serving_since_us {
+        0 => Duration::from_millis(hello.serving_ms),
+        since => Duration::from_micros(monotonic_us().saturating_sub(since)),
+    }
 }
 
 struct Reader {

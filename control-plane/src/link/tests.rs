@@ -6,7 +6,7 @@ use proxyplane_proto::worker::{
     Stats, session_request::Message as Up, session_response::Message as Down,
     worker_link_service_client::WorkerLinkServiceClient,
 };
-use proxyplane_spec::{ServiceId, WorkspaceId};
+use proxyplane_spec::{ServiceId, WorkspaceId, monotonic_us};
 use sha2::Digest as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -150,6 +150,7 @@ fn hello(identity: Identity) -> Hello {
             ..wire::Sandbox::default()
         }),
         serving_ms: 0,
+        serving_since_us: 0,
     }
 }
 
@@ -213,6 +214,25 @@ async fn a_worker_is_welcomed_with_its_configuration_and_certificates_and_tells_
     worker.says(Up::Ready(Ready { revision: 1 })).await;
     assert_eq!(events.recv().await, Some(FromWorker::Ready { revision: 1 }));
     assert!(matches!(worker.hears().await, Down::Interest(interest) if !interest.live));
+}
+
+#[tokio::test]
+async fn a_worker_says_since_when_it_serves_and_one_of_the_build_before_for_how_long() {
+    let served = Served::new();
+    let (identity, link, _events) = served.expect(own_pid());
+    let says = Hello {
+        serving_since_us: monotonic_us() - 2_000_000,
+        ..hello(identity.clone())
+    };
+    let said = Hello {
+        serving_ms: 60_000,
+        ..hello(identity)
+    };
+    for (hello, seconds) in [(says, 2), (said, 60)] {
+        let _worker = served.session_of(hello).await.unwrap();
+        let since = link.serving_since().unwrap();
+        assert!(since.elapsed() >= Duration::from_secs(seconds));
+    }
 }
 
 #[tokio::test]

@@ -54,8 +54,8 @@ pub(crate) struct Session {
     pub(crate) held: Arc<Held>,
     /// Accepts elsewhere when a configuration says so.
     pub(crate) data_plane: Arc<DataPlane>,
-    /// For its uptime.
-    pub(crate) serving_since: Instant,
+    /// For its uptime, as [`proxyplane_spec::monotonic_us`] has it.
+    pub(crate) serving_since_us: u64,
     pub(crate) deadline: Deadline,
     /// Draining is over.
     pub(crate) drained: CancellationToken,
@@ -81,7 +81,7 @@ pub(crate) enum CannotBegin {
 /// Dials until the control plane welcomes this worker, and builds its first configuration.
 pub(crate) async fn begin(link: &Link, identity: &Identity) -> Result<First, CannotBegin> {
     let (connection, welcome) = loop {
-        match Connection::open(link, identity, Duration::ZERO).await {
+        match Connection::open(link, identity, 0).await {
             Ok(opened) => break opened,
             Err(error) if error.is_refusal() => return Err(CannotBegin::Refused(error)),
             Err(error) => tracing::warn!(target: LOCAL, %error, "cannot open the session; trying again"),
@@ -139,7 +139,7 @@ impl Session {
     async fn redial(&mut self) -> Connection {
         loop {
             tokio::time::sleep(limits::REDIAL).await;
-            match Connection::open(&self.link, &self.identity, self.serving_since.elapsed()).await {
+            match Connection::open(&self.link, &self.identity, self.serving_since_us).await {
                 Ok((mut connection, welcome)) => match self.catch_up(&mut connection, welcome).await {
                     Ok(()) => return connection,
                     Err(error) => tracing::debug!(%error, "lost the control plane again"),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use proxyplane_proto::worker::{self as wire, session_request::Message as Up, session_response::Message as Down};
 use proxyplane_record::{Kind, error_code};
+use proxyplane_spec::monotonic_us;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::stage::{Stage, WHICH_THREAD, config, frames};
@@ -86,12 +87,18 @@ async fn records_are_sent_again_until_they_are_committed() {
 #[tokio::test]
 async fn a_lost_session_is_dialled_again_while_traffic_goes_on() {
     let mut stage = Stage::set();
+    let began = monotonic_us();
     let _worker = stage.start_worker();
     drop(stage.ready().await);
+    let ready = monotonic_us();
     stage.one_exchange().await;
 
     let mut session = stage.session().await;
     let hello = session.hello().await;
+    assert!(
+        (began..=ready).contains(&hello.serving_since_us),
+        "it says since when it serves, however late that is heard"
+    );
     session.welcome(&hello.csr_der, config(7)).await;
     assert_eq!(
         session.next().await,

@@ -7,7 +7,7 @@ use proxyplane_proto::{
     LINK_PROTOCOL,
     worker::{self as wire, session_request::Message as Up, session_response::Message as Down},
 };
-use proxyplane_spec::Sandbox;
+use proxyplane_spec::{Sandbox, monotonic_us};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -75,19 +75,27 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Dials and says Hello.
+    /// Dials and says Hello; `serving_since_us` is 0 before it serves.
     pub(super) async fn open(
         link: &Link,
         identity: &Identity,
-        serving: Duration,
+        serving_since_us: u64,
     ) -> Result<(Self, wire::Welcome), SessionError> {
-        tokio::time::timeout(WELCOME_WITHIN, Self::greet(link, identity, serving))
+        tokio::time::timeout(WELCOME_WITHIN, Self::greet(link, identity, serving_since_us))
             .await
             .unwrap_or(Err(SessionError::NoWelcome))
     }
 
-    async fn greet(link: &Link, identity: &Identity, serving: Duration) -> Result<(Self, wire::Welcome), SessionError> {
+    async fn greet(
+        link: &Link,
+        identity: &Identity,
+        serving_since_us: u64,
+    ) -> Result<(Self, wire::Welcome), SessionError> {
         let mut client = link.dial().await?;
+        let serving_ms = match serving_since_us {
+            0 => 0,
+            since => monotonic_us().saturating_sub(since) / 1_000,
+        };
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let hello = wire::Hello {
             identity: Some(link.identity.clone()),
@@ -97,7 +105,8 @@ impl Connection {
             pid: std::process::id().cast_signed(),
             csr_der: Bytes::copy_from_slice(identity.csr_der()),
             sandbox: Some(sandbox(link.sandbox)),
-            serving_ms: u64::try_from(serving.as_millis()).unwrap_or(u64::MAX),
+            serving_ms,
+            serving_since_us,
         };
         // First in the queue, then the call: the answer's headers may wait for it.
         let hello = wire::SessionRequest {
