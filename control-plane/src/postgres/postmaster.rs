@@ -41,14 +41,6 @@ impl Postmaster {
             Some(false) => Self::Gone,
         }
     }
-
-    /// Its pid, if it is there as far as anybody can tell.
-    pub(super) fn pid(self) -> Option<i32> {
-        match self {
-            Self::Gone => None,
-            Self::Perhaps(pid) | Self::Certain(pid) => Some(pid),
-        }
-    }
 }
 
 /// What the kernel tells of a process. `None`: it does not tell that.

@@ -20,7 +20,6 @@ use super::{
     cluster::{Cluster, NAME, PORT},
     io_error, path_error,
     postmaster::Postmaster,
-    priority,
 };
 use crate::process_table;
 
@@ -68,9 +67,6 @@ impl Cluster {
         loop {
             let before = fs::metadata(&self.log).map_or(0, |found| found.len());
             if self.pg_ctl(&["start", "--wait"], START).await?.success() {
-                if let Some(postmaster) = self.postmaster().pid() {
-                    priority::lower(postmaster);
-                }
                 return Ok(false);
             }
             let log = fs::read(&self.log).unwrap_or_default();
