@@ -24,7 +24,6 @@ mod committer;
 mod connection;
 mod copy;
 mod keeper;
-mod priority;
 mod queue;
 mod room;
 mod rows;
@@ -35,7 +34,6 @@ mod throughput;
 
 use batch::Batch;
 use committer::{BACKOFF_FIRST, Committer};
-pub use priority::Priority;
 use queue::{Queue, Ticket};
 pub use room::Room;
 
@@ -85,8 +83,7 @@ pub struct Ingest;
 
 impl Ingest {
     /// Spawns the committer. `lease` is this control plane's boot id in the installation's lease; every transaction
-    /// checks it. Without one, nothing is checked. `room` is looked at before every transaction; `priority` is kept while
-    /// something is connected.
+    /// checks it. Without one, nothing is checked. `room` is looked at before every transaction.
     ///
     /// It ends by [`IngestHandle::shutdown`], or at the hard token: not at the soft one, as workers drain after that.
     pub fn start(
@@ -95,7 +92,6 @@ impl Ingest {
         events: Events,
         lease: Option<Uuid>,
         room: Room,
-        priority: Priority,
         lifecycle: &Lifecycle,
     ) -> IngestHandle {
         let queue = Arc::new(Queue::default());
@@ -104,7 +100,6 @@ impl Ingest {
             queue: queue.clone(),
             hub: hub.clone(),
             health: health.subscribe(),
-            priority: priority.clone(),
         };
         let soft = lifecycle.soft().clone();
         let kept_ahead = Arc::new(AtomicBool::new(false));
@@ -117,7 +112,6 @@ impl Ingest {
             health,
             lease,
             room,
-            priority,
             kept_ahead,
             connection: None,
             batch: Batch::new(),
@@ -136,7 +130,6 @@ pub struct IngestHandle {
     queue: Arc<Queue>,
     hub: Hub,
     health: watch::Receiver<Health>,
-    priority: Priority,
 }
 
 impl IngestHandle {
@@ -172,16 +165,6 @@ impl IngestHandle {
     pub async fn shutdown(&self) {
         self.queue.drained().await;
         self.queue.end();
-    }
-
-    /// A worker's spool has so many bytes of at most so many: whose share of the CPU is larger depends on it.
-    pub fn spool(&self, epoch: Epoch, used: u64, limit: u64) {
-        self.priority.spool(epoch, used, limit);
-    }
-
-    /// Nobody tells any more how full the spool is.
-    pub fn forget_spool(&self, epoch: Epoch) {
-        self.priority.forget(epoch);
     }
 
     /// Does it work? For `/ready`.

@@ -21,7 +21,7 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
-    Health, Priority, Room, Source,
+    Health, Room, Source,
     batch::Batch,
     connection::{Failure, connect, copy},
     keeper,
@@ -55,7 +55,6 @@ pub(super) struct Committer {
     pub(super) health: watch::Sender<Health>,
     pub(super) lease: Option<Uuid>,
     pub(super) room: Room,
-    pub(super) priority: Priority,
     /// The keeper has made the days' partitions ahead: none of them should be missing any more.
     pub(super) kept_ahead: Arc<AtomicBool>,
     pub(super) connection: Option<PgConnection>,
@@ -108,7 +107,7 @@ impl Committer {
 
     /// Where it is to resume; its service's name and its workspace's code.
     async fn try_open(&mut self, source: Source) -> Result<(u64, String, String), Failure> {
-        let db = connected(&mut self.connection, &self.db, &self.priority).await?;
+        let db = connected(&mut self.connection, &self.db).await?;
         let next_seq = ingest::open(db, source.epoch, source.service_id, source.workspace_id).await?;
         let name = store::services::name(&mut *db, source.service_id).await?;
         let workspace = store::workspaces::get(db, source.workspace_id).await?;
@@ -165,7 +164,7 @@ impl Committer {
             Some(_) => self.batch.fill_refused(&part.items),
         }
         self.room.check()?;
-        let db = connected(&mut self.connection, &self.db, &self.priority).await?;
+        let db = connected(&mut self.connection, &self.db).await?;
         let made = make_days(db, &self.batch, &mut self.days).await?;
         if self.kept_ahead.load(Ordering::Relaxed) {
             for day in made {
@@ -220,7 +219,7 @@ impl Committer {
         epochs.dedup();
         let cursors = loop {
             let cursors = async {
-                let db = connected(&mut self.connection, &self.db, &self.priority).await?;
+                let db = connected(&mut self.connection, &self.db).await?;
                 Ok(ingest::cursors(db, &epochs).await?)
             };
             match watched(&self.health.clone(), cursors).await {
@@ -277,7 +276,7 @@ impl Committer {
     }
 
     async fn try_close(&mut self, epoch: Epoch) -> Result<Option<(u64, i64)>, Failure> {
-        let db = connected(&mut self.connection, &self.db, &self.priority).await?;
+        let db = connected(&mut self.connection, &self.db).await?;
         let mut transaction = db.begin().await?;
         let lost = ingest::close(
             &mut transaction,
@@ -294,7 +293,6 @@ impl Committer {
     /// Shows and logs a failure, gives the connection up, and waits before the next attempt.
     async fn wait_after(&mut self, failure: &Failure) {
         self.connection = None;
-        self.priority.ends();
         let health = match failure {
             Failure::LeaseLost => Health::Fenced,
             Failure::CursorsMoved => Health::Ready,
@@ -323,14 +321,10 @@ impl Committer {
     }
 }
 
-async fn connected<'a>(
-    connection: &'a mut Option<PgConnection>,
-    db: &Db,
-    priority: &Priority,
-) -> Result<&'a mut PgConnection, Failure> {
+async fn connected<'a>(connection: &'a mut Option<PgConnection>, db: &Db) -> Result<&'a mut PgConnection, Failure> {
     match connection {
         Some(connection) => Ok(connection),
-        None => Ok(connection.insert(connect(db, priority).await?)),
+        None => Ok(connection.insert(connect(db).await?)),
     }
 }
 

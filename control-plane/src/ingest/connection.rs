@@ -2,8 +2,8 @@
 
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
-use super::{Priority, room::NoRoom};
-use crate::store::{Db, StoreError, ingest};
+use super::room::NoRoom;
+use crate::store::{Db, StoreError};
 
 /// Limits on the server's side: a connection that was lost without notice must not hold the cursors for ever.
 const OPTIONS: [(&str, &str); 5] = [
@@ -64,18 +64,14 @@ impl From<StoreError> for Failure {
     }
 }
 
-pub(super) async fn connect(db: &Db, priority: &Priority) -> Result<PgConnection, Failure> {
+pub(super) async fn connect(db: &Db) -> Result<PgConnection, Failure> {
     let options = db
         .connect_options()
         .as_ref()
         .clone()
         .options(OPTIONS)
         .application_name("proxyplane ingest");
-    let mut connection = PgConnection::connect_with(&options.disable_statement_logging()).await?;
-    if priority.is_ruled() {
-        priority.begins(ingest::backend(&mut connection).await?);
-    }
-    Ok(connection)
+    Ok(PgConnection::connect_with(&options.disable_statement_logging()).await?)
 }
 
 /// Copies encoded rows into a table.

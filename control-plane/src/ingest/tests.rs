@@ -13,7 +13,7 @@ use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Health, Ingest, IngestError, IngestHandle, IngestSession, Priority, Room, Source};
+use super::{Health, Ingest, IngestError, IngestHandle, IngestSession, Room, Source};
 use crate::{
     lifecycle::Lifecycle,
     live::{Event, Filter, Hub, Subscription},
@@ -69,7 +69,6 @@ impl World {
             crate::events::channel().0,
             None,
             Room::unknown(),
-            Priority::none(),
             &lifecycle,
         );
         let source = Source {
