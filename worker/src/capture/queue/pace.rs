@@ -19,7 +19,7 @@ const GAIN: f64 = 2.0;
 /// How much may be sent at once, after a pause too.
 const BURST: Duration = Duration::from_millis(10);
 /// Between two looks at how much comes in.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(25);
 /// Fewer records a second than this are nobody's load.
 const QUIET: f64 = 100.0;
 /// The share of the time in which somebody waits for a CPU, from which on CPUs are scarce.
