@@ -251,6 +251,7 @@ impl Running {
             events.clone(),
             Some(run),
             database.room(),
+            database.priority(),
             ingesting,
         );
         ingesting.spawn(events.clone().follow_ingest(ingest.health()));
