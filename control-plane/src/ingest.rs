@@ -2,8 +2,9 @@
 //!
 //! One transaction is committed at a time. It takes what all sessions sent meanwhile, so batches grow with the load;
 //! under load small ones are gathered for some milliseconds, after a pause nothing waits (see `queue`), and while more
-//! waits than one takes the rows of several are written at once (see `pipeline`). A record is acknowledged only after its commit; where a worker resumes is the database's cursor, never the worker's. While the
-//! database is away, sessions wait and nothing is dropped.
+//! waits than one takes the rows of two are written at once (see `pipeline`). A record is acknowledged only after its
+//! commit; where a worker resumes is the database's cursor, never the worker's. While the database is away, sessions wait
+//! and nothing is dropped.
 
 use std::{
     collections::BTreeSet,

@@ -314,12 +314,16 @@ fn storing_yields_to_traffic_until_a_spool_fills_up() {
     storing_has(&world, 15);
 }
 
-/// Waits until the process of the database that stores is so nice: 0 is like everybody else.
+/// Waits until every process of the database that stores is so nice: 0 is like everybody else.
 #[track_caller]
 fn storing_has(world: &World, nice: i32) {
     eventually(&format!("storing has niceness {nice}"), || {
-        let backend = world.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'proxyplane ingest'");
-        (niceness(backend.parse().ok()?) == nice).then_some(())
+        let backends = world.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'proxyplane ingest'");
+        let mut found = backends
+            .lines()
+            .map(|backend| niceness(backend.parse().expect("a pid")));
+        let all = found.next()? == nice && found.all(|other| other == nice);
+        all.then_some(())
     });
 }
 

@@ -81,13 +81,16 @@ impl Committer {
                 under_way.push_back(items.clone());
                 flights.push_back(self.flight(items, &mut place));
             }
-            let Some((mut writer, result)) = flights.next().await else {
-                return;
+            // As long as one of them is committed now and then, nothing has stalled.
+            let landed = watched(&self.health, async { Ok(flights.next().await) }).await;
+            let mut writer = match landed {
+                Ok(None) => return,
+                Ok(Some((writer, Ok(())))) => writer,
+                Ok(Some((_, Err(failure)))) | Err(failure) => {
+                    debug!(?failure, under_way = under_way.len(), "batches in turn came to nothing");
+                    break;
+                }
             };
-            if let Err(failure) = result {
-                debug!(?failure, under_way = under_way.len(), "batches in turn came to nothing");
-                break;
-            }
             self.well();
             tell(&self.queue, &self.events, &self.hub, &mut writer.batch);
             self.writers.put(writer);
@@ -116,9 +119,8 @@ impl Committer {
             place,
             behind: Behind { ahead, committed },
         };
-        let health = self.health.clone();
         Box::pin(async move {
-            let result = watched(&health, storing.store(&mut writer)).await;
+            let result = storing.store(&mut writer).await;
             (writer, result)
         })
     }
@@ -160,9 +162,10 @@ impl Storing {
         let (connection, batch) = self.target.connect(writer).await?;
         let last = last + batch.advance.positions;
         let ids = std::mem::take(&mut batch.ids);
-        let _ = self.behind.ahead.send(Ahead { last, ids });
         let mut transaction = connection.begin().await?;
         ingest::delete_open(&mut transaction, &batch.ended).await?;
+        // Not before: no two may be deleting at once.
+        let _ = self.behind.ahead.send(Ahead { last, ids });
         transaction::write(&mut transaction, batch, last, &self.items, None, &self.events).await?;
         committed.await.map_err(|_| Failure::NotItsTurn)?;
         if self.target.advance(&mut transaction, batch).await? != last {

@@ -1,5 +1,5 @@
-//! Traffic first: while there is not enough CPU for everything, the process of the private Postgres that stores what
-//! workers record gets less of it than they do.
+//! Traffic first: while there is not enough CPU for everything, the processes of the private Postgres that store what
+//! workers record get less of it than they do.
 //!
 //! A record that waits in its worker's spool costs nobody anything, a request that waits is noticed. But a spool ends:
 //! the fuller the fullest one is, the larger the share, and before it is half full that is everybody's.

@@ -50,8 +50,9 @@ pub(super) fn open(
             () = session.ended.cancelled() => {}
             () = stop.cancelled() => {}
         }
-        reader.link.shared.ingest.forget_spool(reader.instance.expected.epoch);
-        reader.instance.detach(&session);
+        if reader.instance.detach(&session) {
+            reader.link.shared.ingest.forget_spool(reader.instance.expected.epoch);
+        }
     });
     Ok(ReceiverStream::new(receiver))
 }

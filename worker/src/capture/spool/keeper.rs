@@ -17,8 +17,9 @@ use crate::capture::queue::Queue;
 
 /// Between two looks.
 const TICK: Duration = Duration::from_millis(50);
-/// A record that was there at so many looks is committed or made durable at the next: 200 ms after it was written, or
-/// less. However many come meanwhile: each sync makes the system write what most often would never have to be.
+/// A record that was there at so many looks and is not committed is made durable at the next: that begins 200 ms after it
+/// was written, or when the sync before has ended. However many come meanwhile: each sync makes the system write what most
+/// often would never have to be.
 const LOOKS: usize = 3;
 
 /// What is written and not durable.
@@ -29,6 +30,7 @@ pub(super) struct Dirt {
     next: u64,
     /// what it was at the last looks, the oldest first,
     seen: [u64; LOOKS],
+    looked: Option<Instant>,
     /// and at the last sync.
     durable: u64,
     trim: bool,
@@ -52,6 +54,15 @@ pub(in crate::capture) fn keep(queue: &Arc<Queue>, spool: &Arc<Spool>) {
 }
 
 impl Spool {
+    /// Something was written over record `first` and what follows.
+    pub(super) fn rewritten(&self, file: Arc<File>, first: u64, next: u64) {
+        {
+            let mut dirt = lock(&self.dirt);
+            dirt.durable = dirt.durable.min(first);
+        }
+        self.dirtied(file, next);
+    }
+
     /// Something was written; `next` is the number after the last record.
     pub(super) fn dirtied(&self, file: Arc<File>, next: u64) {
         let mut dirt = lock(&self.dirt);
@@ -109,8 +120,12 @@ impl Spool {
         let (files, next) = {
             let mut dirt = lock(&self.dirt);
             let (oldest, next) = (dirt.seen[0], dirt.next);
-            dirt.seen.rotate_left(1);
-            dirt.seen[LOOKS - 1] = next;
+            // A look for what can be deleted comes before its time.
+            if dirt.looked.is_none_or(|looked| looked.elapsed() >= TICK) {
+                dirt.looked = Some(Instant::now());
+                dirt.seen.rotate_left(1);
+                dirt.seen[LOOKS - 1] = next;
+            }
             if acked.max(dirt.durable) >= oldest {
                 if acked >= next {
                     dirt.files.clear();
@@ -126,13 +141,16 @@ impl Spool {
             }
             (std::mem::take(&mut dirt.files), next)
         };
-        for file in files {
-            file.sync_data()?;
-        }
+        let synced = files.iter().try_for_each(|file| file.sync_data());
         // The names of new segments.
-        File::open(&self.dir)?.sync_all()?;
-        lock(&self.dirt).durable = next;
-        Ok(())
+        let synced = synced.and_then(|()| File::open(&self.dir)?.sync_all());
+        let mut dirt = lock(&self.dirt);
+        match &synced {
+            Ok(()) => dirt.durable = next,
+            // For the next look.
+            Err(_) => drop(dirt.files.splice(..0, files)),
+        }
+        synced
     }
 
     /// Deletes what is committed, once it is durable that it is.
