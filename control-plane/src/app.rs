@@ -251,7 +251,6 @@ impl Running {
             events.clone(),
             Some(run),
             database.room(),
-            database.priority(),
             ingesting,
         );
         ingesting.spawn(events.clone().follow_ingest(ingest.health()));

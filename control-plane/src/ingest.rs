@@ -1,13 +1,12 @@
 //! Ingest: what workers record becomes committed rows, then acknowledgements.
 //!
-//! One transaction is committed at a time. It takes what all sessions sent meanwhile, so batches grow with the load;
-//! under load small ones are gathered for some milliseconds, after a pause nothing waits (see `queue`), and while more
-//! waits than one takes the rows of two are written at once (see `pipeline`). A record is acknowledged only after its
-//! commit; where a worker resumes is the database's cursor, never the worker's. While the database is away, sessions wait
-//! and nothing is dropped.
+//! One transaction is in flight at a time. It takes what all sessions sent meanwhile, so batches grow with the load;
+//! under load small ones are gathered for some milliseconds, after a pause nothing waits (see `queue`). A record is
+//! acknowledged only after its commit; where a worker resumes is the database's cursor, never the worker's. While the
+//! database is away, sessions wait and nothing is dropped.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     fmt,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -25,8 +24,6 @@ mod committer;
 mod connection;
 mod copy;
 mod keeper;
-mod pipeline;
-mod priority;
 mod queue;
 mod room;
 mod rows;
@@ -34,13 +31,11 @@ mod rows;
 mod tests;
 #[cfg(test)]
 mod throughput;
-mod transaction;
 
+use batch::Batch;
 use committer::{BACKOFF_FIRST, Committer};
-pub use priority::Priority;
 use queue::{Queue, Ticket};
 pub use room::Room;
-use transaction::{Target, Writers};
 
 /// Whose records these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,8 +83,7 @@ pub struct Ingest;
 
 impl Ingest {
     /// Spawns the committer. `lease` is this control plane's boot id in the installation's lease; every transaction
-    /// checks it. Without one, nothing is checked. `room` is looked at before every transaction; `priority` is kept while
-    /// something is connected.
+    /// checks it. Without one, nothing is checked. `room` is looked at before every transaction.
     ///
     /// It ends by [`IngestHandle::shutdown`], or at the hard token: not at the soft one, as workers drain after that.
     pub fn start(
@@ -98,7 +92,6 @@ impl Ingest {
         events: Events,
         lease: Option<Uuid>,
         room: Room,
-        priority: Priority,
         lifecycle: &Lifecycle,
     ) -> IngestHandle {
         let queue = Arc::new(Queue::default());
@@ -107,25 +100,22 @@ impl Ingest {
             queue: queue.clone(),
             hub: hub.clone(),
             health: health.subscribe(),
-            priority: priority.clone(),
         };
         let soft = lifecycle.soft().clone();
         let kept_ahead = Arc::new(AtomicBool::new(false));
         lifecycle.spawn(soft.run_until_cancelled_owned(keeper::keep(db.clone(), kept_ahead.clone())));
         let committer = Committer {
+            db,
             hub,
             events,
             queue,
             health,
-            target: Target {
-                db,
-                lease,
-                room,
-                priority,
-                kept_ahead,
-                days: BTreeSet::new(),
-            },
-            writers: Writers::default(),
+            lease,
+            room,
+            kept_ahead,
+            connection: None,
+            batch: Batch::new(),
+            days: HashSet::new(),
             backoff: BACKOFF_FIRST,
         };
         let hard = lifecycle.hard().clone();
@@ -140,7 +130,6 @@ pub struct IngestHandle {
     queue: Arc<Queue>,
     hub: Hub,
     health: watch::Receiver<Health>,
-    priority: Priority,
 }
 
 impl IngestHandle {
@@ -176,16 +165,6 @@ impl IngestHandle {
     pub async fn shutdown(&self) {
         self.queue.drained().await;
         self.queue.end();
-    }
-
-    /// A worker's spool has so many bytes of at most so many: whose share of the CPU is larger depends on it.
-    pub fn spool(&self, epoch: Epoch, used: u64, limit: u64) {
-        self.priority.spool(epoch, used, limit);
-    }
-
-    /// Nobody tells any more how full the spool is.
-    pub fn forget_spool(&self, epoch: Epoch) {
-        self.priority.forget(epoch);
     }
 
     /// Does it work? For `/ready`.

@@ -19,7 +19,6 @@ mod account;
 mod cluster;
 mod install;
 mod postmaster;
-mod priority;
 mod server;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,7 +27,6 @@ mod tests;
 
 use account::Account;
 use cluster::Cluster;
-pub(crate) use priority::set_nice;
 
 /// Between looks at whether the server still runs.
 const WATCH: Duration = Duration::from_secs(1);

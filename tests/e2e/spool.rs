@@ -15,9 +15,7 @@ use nix::{
     unistd::Pid,
 };
 use proxyplane_tests::{
-    Answered, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within,
-    kernel::{niceness, resident},
-    nginx,
+    Answered, Frozen, Proxy, RawOrigin, UnsureLoad, World, eventually, eventually_within, kernel::resident,
 };
 
 /// What a worker had on its way from a client to its disk when it was killed.
@@ -287,44 +285,6 @@ fn what_a_dead_worker_left_is_backlog_until_it_is_stored() {
     assert_eq!(proxy.stored().len(), 55);
     no_spool_is_left(&world, 0);
     assert_eq!(proxy.get()["spool_bytes"], 0);
-}
-
-#[test]
-fn storing_yields_to_traffic_until_a_spool_fills_up() {
-    const MIB: usize = 1024 * 1024;
-    let world = World::start();
-    let workspace = world.workspace();
-    let proxy = workspace.proxy("busy").with(["--spool-limit", "256MiB"]).start();
-    let origin = small_origin();
-    requests(&proxy, &origin, 1, 1);
-    stored(&proxy, 1);
-    storing_has(&world, 15);
-
-    let held = world.hold("exchanges");
-    let body = world.directory().join("body");
-    fs::write(&body, vec![b'x'; 10 * MIB]).unwrap();
-    for piece in 0..11 {
-        let sent = proxy.curl().with(["--upload-file", body.to_str().unwrap()]);
-        let answer = sent.get(&nginx().http(&format!("/upload/spooled-{piece}")));
-        assert_eq!(answer.status, 201);
-    }
-    storing_has(&world, 0);
-    drop(held);
-    proxy.drained();
-    storing_has(&world, 15);
-}
-
-/// Waits until every process of the database that stores is so nice: 0 is like everybody else.
-#[track_caller]
-fn storing_has(world: &World, nice: i32) {
-    eventually(&format!("storing has niceness {nice}"), || {
-        let backends = world.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'proxyplane ingest'");
-        let mut found = backends
-            .lines()
-            .map(|backend| niceness(backend.parse().expect("a pid")));
-        let all = found.next()? == nice && found.all(|other| other == nice);
-        all.then_some(())
-    });
 }
 
 #[test]

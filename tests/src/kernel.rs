@@ -2,8 +2,6 @@
 
 use std::{fs, os::unix::process::CommandExt as _, path::Path, process::Command, str::FromStr};
 
-use nix::unistd::Uid;
-
 use crate::eventually;
 
 /// Changes the soft limit of a resource, as prlimit(1) names it, for a process that runs.
@@ -44,21 +42,6 @@ pub fn cpu_ticks(process: i32) -> u64 {
     let (_, behind_name) = stat.rsplit_once(')').expect("its name is in brackets");
     let times = behind_name.split_whitespace().skip(11).take(2);
     times.map(|time| time.parse::<u64>().expect("a number")).sum()
-}
-
-/// How nice a process is that leads a session: its own niceness, which only root may take back, or its session's
-/// (sched(7), autogroup).
-#[track_caller]
-pub fn niceness(process: i32) -> i32 {
-    let last = |text: &str| text.split_whitespace().next_back().and_then(|word| word.parse().ok());
-    if Uid::effective().is_root() {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-        let (_, behind_name) = stat.rsplit_once(')').expect("its name is in brackets");
-        let fields: Vec<_> = behind_name.split_whitespace().take(17).collect();
-        return last(&fields.join(" ")).expect("a number");
-    }
-    let session = fs::read_to_string(format!("/proc/{process}/autogroup")).expect("it runs");
-    last(&session).expect("a number")
 }
 
 /// The numbers of a process's open descriptors.

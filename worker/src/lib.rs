@@ -15,7 +15,6 @@ pub mod listener;
 pub mod panics;
 pub mod sandbox;
 pub mod service;
-pub mod session;
 pub mod tls;
 pub mod tunnel;
 pub mod upstream;

@@ -11,7 +11,7 @@ use proxyplane_worker::{
     forward,
     handoff::{self, Handoff, HandoffError},
     link::FEATURES,
-    panics, sandbox, session,
+    panics, sandbox,
 };
 use tracing_subscriber::{Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -58,9 +58,6 @@ fn main() -> ExitCode {
         .with(lines.with_filter(args.log_level))
         .init();
     panics::log();
-    if let Err(error) = session::lead() {
-        tracing::warn!(%error, "no session of its own");
-    }
     // The first handoff comes before any thread: the descriptors have an owner before anything can go wrong.
     let handoff = match handoff::receive(io::stdin().as_fd()) {
         Ok(handoff) => handoff,

@@ -19,7 +19,7 @@ use crate::{
     data_dir::DataDir,
     events::Events,
     health::Health,
-    ingest::{Priority, Room},
+    ingest::Room,
     lifecycle::Lifecycle,
     postgres::{Places, Postgres, PostgresError},
     store::{self, Db, error::may_answer_later},
@@ -115,13 +115,6 @@ impl Database {
         }
         info!(url = self.url.as_ref().map(display), "the database is ready");
         Ok(())
-    }
-
-    /// How much CPU storing gets; that of a server that is not ours is its operator's affair.
-    pub(super) fn priority(&self) -> Priority {
-        self.private
-            .as_ref()
-            .map_or_else(Priority::none, |_| Priority::of_private())
     }
 
     /// From now on the private server is started again whenever it is gone.

@@ -1,6 +1,6 @@
 //! One transaction's records, encoded for COPY.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use proxyplane_record::{Complete, Exchange, Gap, Kind};
 use uuid::Uuid;
@@ -28,8 +28,6 @@ pub(super) struct Batch {
     websockets: CopyBuffer,
     messages: CopyBuffer,
     gaps: CopyBuffer,
-    /// The exchanges that have a row in it.
-    pub(super) ids: HashSet<[u8; 16]>,
     /// Where in `exchanges` each row's position is.
     positions: Vec<usize>,
     /// Exchanges that began in this batch and may end in it.
@@ -66,7 +64,6 @@ impl Batch {
             websockets: CopyBuffer::new(),
             messages: CopyBuffer::new(),
             gaps: CopyBuffer::new(),
-            ids: HashSet::new(),
             positions: Vec::new(),
             begun: HashMap::new(),
             advance: Advance::default(),
@@ -132,7 +129,6 @@ impl Batch {
         ] {
             buffer.clear();
         }
-        self.ids.clear();
         self.positions.clear();
         self.begun.clear();
         self.advance = Advance::default();
@@ -216,7 +212,6 @@ impl Batch {
     }
 
     fn exchange(&mut self, source: Source, id: &[u8; 16], exchange: &Exchange, bodies: Bodies<'_>, hub: &Hub) {
-        self.ids.insert(*id);
         self.positions
             .push(rows::exchange(&mut self.exchanges, source, id, exchange));
         rows::heads(&mut self.heads, id, exchange, bodies);

@@ -1,12 +1,9 @@
-//! The committer's own connections, and what its errors mean.
+//! The committer's own connection, and what its errors mean.
 
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
-use super::{
-    priority::{Priority, Ruled},
-    room::NoRoom,
-};
-use crate::store::{Db, StoreError, ingest};
+use super::room::NoRoom;
+use crate::store::{Db, StoreError};
 
 /// Limits on the server's side: a connection that was lost without notice must not hold the cursors for ever.
 const OPTIONS: [(&str, &str); 5] = [
@@ -31,8 +28,6 @@ pub(super) enum Failure {
     CursorsMoved,
     /// Another control plane has the lease.
     LeaseLost,
-    /// The batch before it did not come to be committed.
-    NotItsTurn,
     /// The database is away or the outcome is unknown: read the cursors and try again.
     Again(String),
 }
@@ -69,29 +64,14 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// A connection of the committer. The process of the server behind it has ingest's priority while it is there.
-pub(super) struct Connection {
-    pub(super) database: PgConnection,
-    _ruled: Option<Ruled>,
-}
-
-pub(super) async fn connect(db: &Db, priority: &Priority) -> Result<Connection, Failure> {
+pub(super) async fn connect(db: &Db) -> Result<PgConnection, Failure> {
     let options = db
         .connect_options()
         .as_ref()
         .clone()
         .options(OPTIONS)
         .application_name("proxyplane ingest");
-    let mut database = PgConnection::connect_with(&options.disable_statement_logging()).await?;
-    let ruled = if priority.rules() {
-        Some(priority.rule(ingest::backend(&mut database).await?))
-    } else {
-        None
-    };
-    Ok(Connection {
-        database,
-        _ruled: ruled,
-    })
+    Ok(PgConnection::connect_with(&options.disable_statement_logging()).await?)
 }
 
 /// Copies encoded rows into a table.

@@ -13,7 +13,7 @@ use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Health, Ingest, IngestError, IngestHandle, IngestSession, Priority, Room, Source};
+use super::{Health, Ingest, IngestError, IngestHandle, IngestSession, Room, Source};
 use crate::{
     lifecycle::Lifecycle,
     live::{Event, Filter, Hub, Subscription},
@@ -32,7 +32,6 @@ use crate::{
 
 mod faults;
 mod history;
-mod pipeline;
 mod raised;
 mod records;
 mod watching;
@@ -70,7 +69,6 @@ impl World {
             crate::events::channel().0,
             None,
             Room::unknown(),
-            Priority::none(),
             &lifecycle,
         );
         let source = Source {

@@ -12,7 +12,7 @@ use proxyplane_record::{Complete, Exchange, Kind, Record, Timings, TlsInfo, fram
 use proxyplane_spec::{Epoch, ServiceId, WorkspaceId};
 use uuid::Uuid;
 
-use super::{Ingest, Priority, Room, Source};
+use super::{Ingest, Room, Source};
 use crate::{lifecycle::Lifecycle, live::Hub, postgres::testing};
 
 const EXCHANGES: u64 = 100_000;
@@ -38,7 +38,6 @@ async fn ingest_of_100k_exchanges_with_1_kib_bodies() {
         crate::events::channel().0,
         None,
         Room::unknown(),
-        Priority::none(),
         &lifecycle,
     );
     let source = Source {

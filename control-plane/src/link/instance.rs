@@ -238,17 +238,16 @@ impl Instance {
         state.attach(build, serving, session);
     }
 
-    /// A session ended. Whoever waits for an answer on it learns that it is lost. False if another is in its place already.
-    pub(super) fn detach(&self, session: &Session) -> bool {
+    /// A session ended. Whoever waits for an answer on it learns that it is lost.
+    pub(super) fn detach(&self, session: &Session) {
         let mut state = self.lock();
-        let is_present = state
+        if state
             .session
             .as_ref()
-            .is_some_and(|present| present.sender.same_channel(&session.sender));
-        if is_present {
+            .is_some_and(|present| present.sender.same_channel(&session.sender))
+        {
             state.end_session();
         }
-        is_present
     }
 
     /// Sends without waiting; `false` if there is no session or it does not read.
@@ -513,8 +512,7 @@ mod tests {
         let (sender, _sent) = mpsc::channel(SESSION_QUEUE);
         let session = Session::new(sender);
         instance.lock().attach(String::new(), Duration::ZERO, session.clone());
-        let (lost, was_present) = tokio::join!(instance.ask(1, activate()), async { instance.detach(&session) });
-        assert!(was_present);
+        let (lost, ()) = tokio::join!(instance.ask(1, activate()), async { instance.detach(&session) });
         assert_eq!(lost, Err(ChangeError::Lost));
     }
 

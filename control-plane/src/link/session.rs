@@ -50,9 +50,7 @@ pub(super) fn open(
             () = session.ended.cancelled() => {}
             () = stop.cancelled() => {}
         }
-        if reader.instance.detach(&session) {
-            reader.link.shared.ingest.forget_spool(reader.instance.expected.epoch);
-        }
+        reader.instance.detach(&session);
     });
     Ok(ReceiverStream::new(receiver))
 }
@@ -145,7 +143,6 @@ impl Reader {
     fn count(&self, stats: Stats) {
         let (used, limit) = (stats.spool_bytes, stats.spool_limit);
         let before = self.instance.count(stats);
-        self.link.shared.ingest.spool(self.instance.expected.epoch, used, limit);
         if limits::spool_is_nearly_full(used, limit)
             && !limits::spool_is_nearly_full(before.spool_bytes, before.spool_limit)
         {

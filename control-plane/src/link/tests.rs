@@ -16,7 +16,7 @@ use tonic::{
 
 use super::*;
 use crate::{
-    ingest::{Ingest, Priority, Room},
+    ingest::{Ingest, Room},
     lifecycle::Lifecycle,
     store::Db,
 };
@@ -41,7 +41,6 @@ impl Served {
             crate::events::channel().0,
             None,
             Room::unknown(),
-            Priority::none(),
             &lifecycle,
         );
         let link = Link::new(

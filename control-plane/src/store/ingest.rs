@@ -99,13 +99,6 @@ pub async fn position(db: impl PgExecutor<'_>) -> Result<i64, StoreError> {
         .await?)
 }
 
-/// The process of the server that this connection has.
-pub async fn backend(db: &mut PgConnection) -> Result<i32, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT pg_backend_pid() AS "pid!""#)
-        .fetch_one(db)
-        .await
-}
-
 /// Where the records of each of these instances are to resume; unknown ones are missing.
 pub async fn cursors(db: impl PgExecutor<'_>, epochs: &[Uuid]) -> Result<HashMap<Uuid, u64>, sqlx::Error> {
     let rows = sqlx::query!(

@@ -260,7 +260,6 @@ async fn a_control_plane_without_the_lease_commits_nothing() {
         crate::events::channel().0,
         Some(second.boot),
         Room::unknown(),
-        Priority::none(),
         &lifecycle,
     );
     let source = Source {

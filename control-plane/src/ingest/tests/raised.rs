@@ -15,7 +15,6 @@ async fn a_record_that_is_refused_is_an_event_of_its_proxy() {
         events,
         None,
         Room::unknown(),
-        Priority::none(),
         &lifecycle,
     );
     let session = within(ingest.open(world.source)).await.unwrap();
