@@ -54,7 +54,7 @@ deny: ## Check dependencies: bans, licences, sources (deny.toml).
 bench: ## Measure beside other proxies on this machine.
 	@scripts/setup bench
 	$(CARGO) build --release --locked
-	CARGO_TARGET_DIR= $(CARGO) build --release --manifest-path bench/peers/hudsucker/Cargo.toml
+	env -u CARGO_TARGET_DIR $(CARGO) build --release --manifest-path bench/peers/hudsucker/Cargo.toml
 	MITMDUMP=$(abspath target/bench-venv/bin/mitmdump) target/bench-venv/bin/python bench/run.py $(ARGS)
 
 chaos: ## Kill, freeze, stop and change things under load; compare what clients saw with what is stored (ARGS="--scenario kills").
