@@ -1,12 +1,13 @@
 //! Ingest: what workers record becomes committed rows, then acknowledgements.
 //!
-//! One transaction is in flight at a time. It takes what all sessions sent meanwhile, so batches grow with the load;
-//! under load small ones are gathered for some milliseconds, after a pause nothing waits (see `queue`). A record is
-//! acknowledged only after its commit; where a worker resumes is the database's cursor, never the worker's. While the
-//! database is away, sessions wait and nothing is dropped.
+//! One transaction is committed at a time. It takes what all sessions sent meanwhile, so batches grow with the load;
+//! under load small ones are gathered for some milliseconds, after a pause nothing waits (see `queue`), and while more
+//! waits than one takes the rows of two are written at once (see `pipeline`). A record is acknowledged only after its
+//! commit; where a worker resumes is the database's cursor, never the worker's. While the database is away, sessions wait
+//! and nothing is dropped.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     fmt,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -24,6 +25,7 @@ mod committer;
 mod connection;
 mod copy;
 mod keeper;
+mod pipeline;
 mod queue;
 mod room;
 mod rows;
@@ -31,11 +33,12 @@ mod rows;
 mod tests;
 #[cfg(test)]
 mod throughput;
+mod transaction;
 
-use batch::Batch;
 use committer::{BACKOFF_FIRST, Committer};
 use queue::{Queue, Ticket};
 pub use room::Room;
+use transaction::{Target, Writers};
 
 /// Whose records these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,17 +108,18 @@ impl Ingest {
         let kept_ahead = Arc::new(AtomicBool::new(false));
         lifecycle.spawn(soft.run_until_cancelled_owned(keeper::keep(db.clone(), kept_ahead.clone())));
         let committer = Committer {
-            db,
             hub,
             events,
             queue,
             health,
-            lease,
-            room,
-            kept_ahead,
-            connection: None,
-            batch: Batch::new(),
-            days: HashSet::new(),
+            target: Target {
+                db,
+                lease,
+                room,
+                kept_ahead,
+                days: BTreeSet::new(),
+            },
+            writers: Writers::default(),
             backoff: BACKOFF_FIRST,
         };
         let hard = lifecycle.hard().clone();

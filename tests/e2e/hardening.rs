@@ -3,7 +3,7 @@
 //!
 //! |    | fault | tests |
 //! |---|---|---|
-//! |  1 | SIGKILL of a worker under load | `spool::what_a_client_got_completely_is_stored_once…`, `lifecycle::…` (queued clients, the other proxy), `chaos`; how soon: `make bench` |
+//! |  1 | SIGKILL of a worker under load | `spool::what_is_on_disk_is_stored_once…`, `lifecycle::…` (queued clients, the other proxy), `chaos`; how soon: `make bench` |
 //! |  2 | SIGKILL of the control plane in mid-batch | `adoption::a_killed_control_plane…`, `adoption::control_planes_that_are_killed_while_they_adopt…`, `chaos` |
 //! |  3 | SIGKILL of Postgres under load | `storage::a_killed_database_is_started_again…`, `chaos`; told within 2 s: `make bench` |
 //! |  4 | Postgres hangs | `spool::a_database_that_hangs_leaves_everything_on_disk…`, `storage::a_database_that_hangs_is_told…`, [`a_database_that_hangs_is_not_stormed_with_connections`]; at a start and at a stop: `startup`; for 60 s: `make chaos` |

@@ -8,7 +8,6 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use crate::LONG_ENOUGH;
@@ -26,8 +25,10 @@ pub struct UnsureLoad {
 pub struct Answered {
     /// The request's path, which nobody else used.
     pub path: String,
-    /// When its last byte was read.
-    pub at: Instant,
+    /// Its client, and the number of the client's connection.
+    pub connection: (usize, usize),
+    /// The connection broke afterwards.
+    pub cut: bool,
 }
 
 impl UnsureLoad {
@@ -76,7 +77,8 @@ fn run(client: usize, address: &str, origin: &str, done: &AtomicBool, refused: &
         });
         connected.ok()
     };
-    let (mut answered, mut socket, mut count) = (Vec::new(), None, 0);
+    let (mut answered, mut socket, mut count) = (Vec::<Answered>::new(), None, 0);
+    let (mut connections, mut first) = (0, 0);
     while !done.load(Ordering::Relaxed) {
         let path = format!("/{client}/{count}");
         count += 1;
@@ -86,9 +88,14 @@ fn run(client: usize, address: &str, origin: &str, done: &AtomicBool, refused: &
         if let Some(open) = ask(open, origin, &path) {
             answered.push(Answered {
                 path,
-                at: Instant::now(),
+                connection: (client, connections),
+                cut: false,
             });
             socket = Some(open);
+        } else {
+            answered[first..].iter_mut().for_each(|answered| answered.cut = true);
+            first = answered.len();
+            connections += 1;
         }
     }
     answered

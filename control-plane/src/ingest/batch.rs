@@ -1,6 +1,6 @@
 //! One transaction's records, encoded for COPY.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use proxyplane_record::{Complete, Exchange, Gap, Kind};
 use uuid::Uuid;
@@ -28,6 +28,8 @@ pub(super) struct Batch {
     websockets: CopyBuffer,
     messages: CopyBuffer,
     gaps: CopyBuffer,
+    /// The exchanges that have a row in it.
+    pub(super) ids: HashSet<[u8; 16]>,
     /// Where in `exchanges` each row's position is.
     positions: Vec<usize>,
     /// Exchanges that began in this batch and may end in it.
@@ -64,6 +66,7 @@ impl Batch {
             websockets: CopyBuffer::new(),
             messages: CopyBuffer::new(),
             gaps: CopyBuffer::new(),
+            ids: HashSet::new(),
             positions: Vec::new(),
             begun: HashMap::new(),
             advance: Advance::default(),
@@ -129,6 +132,7 @@ impl Batch {
         ] {
             buffer.clear();
         }
+        self.ids.clear();
         self.positions.clear();
         self.begun.clear();
         self.advance = Advance::default();
@@ -212,6 +216,7 @@ impl Batch {
     }
 
     fn exchange(&mut self, source: Source, id: &[u8; 16], exchange: &Exchange, bodies: Bodies<'_>, hub: &Hub) {
+        self.ids.insert(*id);
         self.positions
             .push(rows::exchange(&mut self.exchanges, source, id, exchange));
         rows::heads(&mut self.heads, id, exchange, bodies);
@@ -264,8 +269,8 @@ impl Batch {
         self.last
     }
 
-    /// What is to be copied, table by table.
-    pub(super) fn copies(&mut self) -> impl Iterator<Item = (&'static str, &[u8])> {
+    /// What is to be copied, table by table: the statement, and the data of each time it is run.
+    pub(super) fn copies(&mut self) -> impl Iterator<Item = (&'static str, impl Iterator<Item = &[u8]>)> {
         [
             (ingest::COPY_EXCHANGES, &mut self.exchanges),
             (ingest::COPY_HEADS, &mut self.heads),

@@ -1,18 +1,10 @@
-//! The committer: one task, one connection, one transaction in flight.
+//! The committer: one task, which commits one transaction after the other.
 
-use std::{
-    collections::HashSet,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use proxyplane_record::error_code::WORKER_LOST;
 use proxyplane_spec::Epoch;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::Connection as _;
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
@@ -21,21 +13,17 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::{
-    Health, Room, Source,
+    Health, Source,
     batch::Batch,
-    connection::{Failure, connect, copy},
-    keeper,
+    connection::Failure,
     queue::{Item, Queue, Ticket, Work},
+    transaction::{self, Target, Writers},
 };
 use crate::{
     clock,
     events::{Events, Subject},
     live::Hub,
-    store::{
-        self, Db,
-        ingest::{self, Advanced, Reject},
-        partitions::{self, Day},
-    },
+    store::{self, ingest, partitions::Day},
 };
 
 /// A transaction that takes longer is shown as a stall.
@@ -48,19 +36,12 @@ pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Committer {
-    pub(super) db: Db,
     pub(super) hub: Hub,
     pub(super) events: Events,
     pub(super) queue: Arc<Queue>,
     pub(super) health: watch::Sender<Health>,
-    pub(super) lease: Option<Uuid>,
-    pub(super) room: Room,
-    /// The keeper has made the days' partitions ahead: none of them should be missing any more.
-    pub(super) kept_ahead: Arc<AtomicBool>,
-    pub(super) connection: Option<PgConnection>,
-    pub(super) batch: Batch,
-    /// Days whose partitions are known to be there.
-    pub(super) days: HashSet<Day>,
+    pub(super) target: Target,
+    pub(super) writers: Writers,
     pub(super) backoff: Duration,
 }
 
@@ -79,7 +60,10 @@ impl Committer {
             let queue = self.queue.clone();
             match queue.next().await {
                 Work::Open(source, answer) => self.open(source, answer).await,
-                Work::Batch(items) => self.commit(items).await,
+                Work::Batch(items) => match queue.more() {
+                    Some(later) => self.commit_in_turn(items, later).await,
+                    None => self.commit(items).await,
+                },
                 Work::Close(epoch) => self.close(epoch).await,
                 Work::End => return,
             }
@@ -107,7 +91,7 @@ impl Committer {
 
     /// Where it is to resume; its service's name and its workspace's code.
     async fn try_open(&mut self, source: Source) -> Result<(u64, String, String), Failure> {
-        let db = connected(&mut self.connection, &self.db).await?;
+        let (db, _) = self.target.connect(self.writers.first()).await?;
         let next_seq = ingest::open(db, source.epoch, source.service_id, source.workspace_id).await?;
         let name = store::services::name(&mut *db, source.service_id).await?;
         let workspace = store::workspaces::get(db, source.workspace_id).await?;
@@ -116,7 +100,7 @@ impl Committer {
     }
 
     /// Commits all of it, whatever it takes; halves what Postgres refuses until one record is left.
-    async fn commit(&mut self, items: Vec<Item>) {
+    pub(super) async fn commit(&mut self, items: Vec<Item>) {
         let mut parts = vec![Part {
             items,
             refused: None,
@@ -127,7 +111,10 @@ impl Committer {
                 continue;
             }
             match watched(&self.health.clone(), self.attempt(&part)).await {
-                Ok(()) => self.committed(),
+                Ok(()) => {
+                    self.well();
+                    tell(&self.queue, &self.events, &self.hub, &mut self.writers.first().batch);
+                }
                 Err(Failure::Refused(why)) => {
                     self.well();
                     if part.items.len() == 1 {
@@ -144,7 +131,7 @@ impl Committer {
                     parts.push(part);
                 }
                 Err(Failure::NoPartition(_)) if !part.partitions_checked => {
-                    self.days.clear();
+                    self.target.days.clear();
                     part.partitions_checked = true;
                     parts.push(part);
                 }
@@ -159,54 +146,16 @@ impl Committer {
 
     async fn attempt(&mut self, part: &Part) -> Result<(), Failure> {
         let today = Day::of(clock::now());
+        let batch = &mut self.writers.first().batch;
         match &part.refused {
-            None => self.batch.fill(&part.items, today, &self.hub),
-            Some(_) => self.batch.fill_refused(&part.items),
+            None => batch.fill(&part.items, today, &self.hub),
+            Some(_) => batch.fill_refused(&part.items),
         }
-        self.room.check()?;
-        let db = connected(&mut self.connection, &self.db).await?;
-        let made = make_days(db, &self.batch, &mut self.days).await?;
-        if self.kept_ahead.load(Ordering::Relaxed) {
-            for day in made {
-                keeper::alarm(day, today);
-            }
-        }
-        let mut transaction = db.begin().await?;
-        ingest::delete_open(&mut transaction, &self.batch.ended).await?;
-        match ingest::advance(&mut transaction, &self.batch.advance, self.lease).await? {
-            Advanced::To(position) => self.batch.place(position),
-            Advanced::CursorsMoved => return Err(Failure::CursorsMoved),
-            Advanced::LeaseLost => return Err(Failure::LeaseLost),
-        }
-        for (statement, rows) in self.batch.copies() {
-            copy(&mut transaction, statement, rows).await?;
-        }
-        let (opened, epochs) = &self.batch.opened;
-        if !opened.is_empty() {
-            ingest::insert_open(&mut transaction, opened, epochs).await?;
-        }
-        for (index, why) in &self.batch.refused {
-            let why = part.refused.as_deref().unwrap_or(why);
-            keep_reject(&mut transaction, &part.items[*index], why, &self.events).await?;
-        }
+        let (mut transaction, batch, last) = self.target.begin(self.writers.first(), today).await?;
+        let refused = part.refused.as_deref();
+        transaction::write(&mut transaction, batch, last, &part.items, refused, &self.events).await?;
         transaction.commit().await?;
         Ok(())
-    }
-
-    /// Tells those who wait for it.
-    fn committed(&mut self) {
-        self.well();
-        let advance = &self.batch.advance;
-        for (epoch, next_seq) in advance.epochs.iter().zip(&advance.next_seq) {
-            self.queue.acknowledge(Epoch(*epoch), next_seq.cast_unsigned());
-        }
-        for (source, gap) in &self.batch.lost {
-            let proxy = Subject::proxy_in(source.service_id, source.workspace_id);
-            self.events.gap(proxy, gap.records, gap.exchanges);
-        }
-        if let Some(position) = self.batch.position() {
-            self.hub.stored(position, self.batch.take_live());
-        }
     }
 
     /// Learns from the database what is committed, and drops that from what is still to be done.
@@ -219,7 +168,7 @@ impl Committer {
         epochs.dedup();
         let cursors = loop {
             let cursors = async {
-                let db = connected(&mut self.connection, &self.db).await?;
+                let (db, _) = self.target.connect(self.writers.first()).await?;
                 Ok(ingest::cursors(db, &epochs).await?)
             };
             match watched(&self.health.clone(), cursors).await {
@@ -276,7 +225,7 @@ impl Committer {
     }
 
     async fn try_close(&mut self, epoch: Epoch) -> Result<Option<(u64, i64)>, Failure> {
-        let db = connected(&mut self.connection, &self.db).await?;
+        let (db, _) = self.target.connect(self.writers.first()).await?;
         let mut transaction = db.begin().await?;
         let lost = ingest::close(
             &mut transaction,
@@ -292,10 +241,10 @@ impl Committer {
 
     /// Shows and logs a failure, gives the connection up, and waits before the next attempt.
     async fn wait_after(&mut self, failure: &Failure) {
-        self.connection = None;
+        self.writers.disconnect();
         let health = match failure {
             Failure::LeaseLost => Health::Fenced,
-            Failure::CursorsMoved => Health::Ready,
+            Failure::CursorsMoved | Failure::NotItsTurn => Health::Ready,
             Failure::Again(why) | Failure::Refused(why) | Failure::NoPartition(why) => Health::Stalled(why.clone()),
         };
         let news = self.health.send_if_modified(|known| {
@@ -310,7 +259,7 @@ impl Committer {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
-    fn well(&mut self) {
+    pub(super) fn well(&mut self) {
         self.backoff = BACKOFF_FIRST;
         let was_ill = self
             .health
@@ -321,55 +270,23 @@ impl Committer {
     }
 }
 
-async fn connected<'a>(connection: &'a mut Option<PgConnection>, db: &Db) -> Result<&'a mut PgConnection, Failure> {
-    match connection {
-        Some(connection) => Ok(connection),
-        None => Ok(connection.insert(connect(db).await?)),
+/// Tells those who wait for it that the batch is committed.
+pub(super) fn tell(queue: &Queue, events: &Events, hub: &Hub, batch: &mut Batch) {
+    let advance = &batch.advance;
+    for (epoch, next_seq) in advance.epochs.iter().zip(&advance.next_seq) {
+        queue.acknowledge(Epoch(*epoch), next_seq.cast_unsigned());
     }
-}
-
-/// Makes the partitions that the batch needs, in a transaction of their own: of which days they were missing.
-async fn make_days(db: &mut PgConnection, batch: &Batch, known: &mut HashSet<Day>) -> Result<Vec<Day>, Failure> {
-    let mut made = Vec::new();
-    for day in &batch.days {
-        if known.contains(day) {
-            continue;
-        }
-        let mut transaction = db.begin().await?;
-        let missing = partitions::ensure(&mut transaction, *day).await?;
-        transaction.commit().await?;
-        known.insert(*day);
-        made.extend(missing.then_some(*day));
+    for (source, gap) in &batch.lost {
+        let proxy = Subject::proxy_in(source.service_id, source.workspace_id);
+        events.gap(proxy, gap.records, gap.exchanges);
     }
-    Ok(made)
-}
-
-async fn keep_reject(db: &mut PgConnection, item: &Item, reason: &str, events: &Events) -> Result<(), Failure> {
-    let Source {
-        epoch,
-        service_id,
-        workspace_id,
-    } = item.source;
-    let seq = item.frame.seq;
-    events.row_rejected(item.source, seq, reason);
-    let payload = &item.frame.payload;
-    ingest::insert_reject(
-        db,
-        Reject {
-            epoch,
-            service_id,
-            workspace_id,
-            seq,
-            payload,
-            reason,
-        },
-    )
-    .await?;
-    Ok(())
+    if let Some(position) = batch.position() {
+        hub.stored(position, batch.take_live());
+    }
 }
 
 /// Waits for the database, says so when it takes long, and gives up when it takes too long.
-async fn watched<T>(
+pub(super) async fn watched<T>(
     health: &watch::Sender<Health>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

@@ -1,4 +1,4 @@
-//! The committer's own connection, and what its errors mean.
+//! The committer's own connections, and what its errors mean.
 
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
@@ -28,6 +28,8 @@ pub(super) enum Failure {
     CursorsMoved,
     /// Another control plane has the lease.
     LeaseLost,
+    /// The batch before it did not come to be committed.
+    NotItsTurn,
     /// The database is away or the outcome is unknown: read the cursors and try again.
     Again(String),
 }

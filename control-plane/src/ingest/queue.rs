@@ -274,16 +274,21 @@ impl Queue {
         }
     }
 
+    /// What is to be committed after a batch that was handed out, if it is enough for one of its own and nobody waits for
+    /// the committer.
+    pub(super) fn more(&self) -> Option<Vec<Item>> {
+        let mut inner = self.lock();
+        let waits = !inner.opens.is_empty() || inner.closable().is_some();
+        (!waits && !inner.is_small()).then(|| inner.batch())
+    }
+
     fn take(&self) -> Taken {
         let mut inner = self.lock();
         if let Some((source, answer)) = inner.opens.pop_front() {
             return Taken::Work(Work::Open(source, answer));
         }
-        // Not only when nothing waits at all: others may always have something waiting.
-        let Inner { closes, lanes, .. } = &mut *inner;
-        let empty = |epoch: &Epoch| lanes.get(epoch).is_none_or(|lane| lane.frames.is_empty());
-        if let Some(at) = closes.iter().position(empty) {
-            return Taken::Work(Work::Close(closes.swap_remove(at)));
+        if let Some(at) = inner.closable() {
+            return Taken::Work(Work::Close(inner.closes.swap_remove(at)));
         }
         if let Some(until) = inner.gathering() {
             return Taken::Gathering(until);
@@ -311,11 +316,21 @@ impl Queue {
 }
 
 impl Inner {
+    /// Which of `closes` has nothing waiting any more: others may always have something.
+    fn closable(&self) -> Option<usize> {
+        let is_empty = |epoch: &Epoch| self.lanes.get(epoch).is_none_or(|lane| lane.frames.is_empty());
+        self.closes.iter().position(is_empty)
+    }
+
     /// Until when what waits is to be gathered; `None` if it is enough, or nothing.
     fn gathering(&self) -> Option<Instant> {
-        let small = self.records < BATCH_RECORDS && self.bytes < GATHER_BYTES;
         self.gather_until
-            .filter(|until| small && self.records > 0 && !self.ended && *until > Instant::now())
+            .filter(|until| self.is_small() && self.records > 0 && !self.ended && *until > Instant::now())
+    }
+
+    /// Is what waits too little for a batch that is worth its while?
+    fn is_small(&self) -> bool {
+        self.records < BATCH_RECORDS && self.bytes < GATHER_BYTES
     }
 
     /// What waits of a lane that is gone does not wait any more.

@@ -7,8 +7,8 @@ use std::{io, path::PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-/// Bytes that ingest leaves free: for the transaction that is in flight when they are reached (at most 4 MiB of records,
-/// once in the tables and once in the log), and for what else Postgres and the control plane write while ingest waits.
+/// Bytes that ingest leaves free: for the two transactions that are in flight when they are reached (each at most 4 MiB of
+/// records, once in the tables and once in the log), and for what else Postgres and the control plane write while ingest waits.
 const LEFT_FREE: u64 = 64 * 1024 * 1024;
 
 /// Where the database's disk is, if that is known.

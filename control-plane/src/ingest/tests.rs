@@ -32,6 +32,7 @@ use crate::{
 
 mod faults;
 mod history;
+mod pipeline;
 mod raised;
 mod records;
 mod watching;

@@ -125,7 +125,7 @@ impl Spool {
         }
         drop(segments);
         self.bytes.fetch_add(frames.len() as u64, Relaxed);
-        self.dirtied(file, frames.len(), next);
+        self.dirtied(file, next);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The thread that makes records durable and deletes those that are committed, in groups, so that writing never waits
 //! for the disk.
 //!
-//! What is committed within [`TICK`] needs no place on the disk: while the control plane keeps up, segments are deleted
-//! before the system has written them back.
+//! What is committed soon needs no place on the disk: while the control plane keeps up, segments are deleted before the
+//! system has written them back.
 
 use std::{
     fs::File,
@@ -15,20 +15,24 @@ use std::{
 use super::{ACKED, Spool, lock};
 use crate::capture::queue::Queue;
 
-/// Between two looks. A record is committed or durable after two of them.
-const TICK: Duration = Duration::from_millis(100);
-/// Bytes that are written and not durable, for a look before its time.
-const GROUP: usize = 1024 * 1024;
+/// Between two looks.
+const TICK: Duration = Duration::from_millis(50);
+/// A record that was there at so many looks and is not committed is made durable at the next: that begins 200 ms after it
+/// was written, or when the sync before has ended. However many come meanwhile: each sync makes the system write what most
+/// often would never have to be.
+const LOOKS: usize = 3;
 
 /// What is written and not durable.
 #[derive(Default)]
 pub(super) struct Dirt {
     files: Vec<Arc<File>>,
-    bytes: usize,
     /// Number after the last such record,
     next: u64,
-    /// and what it was at the last look.
-    seen: u64,
+    /// what it was at the last looks, the oldest first,
+    seen: [u64; LOOKS],
+    looked: Option<Instant>,
+    /// and at the last sync.
+    durable: u64,
     trim: bool,
     closing: bool,
 }
@@ -50,16 +54,24 @@ pub(in crate::capture) fn keep(queue: &Arc<Queue>, spool: &Arc<Spool>) {
 }
 
 impl Spool {
+    /// Something was written over record `first` and what follows.
+    pub(super) fn rewritten(&self, file: Arc<File>, first: u64, next: u64) {
+        {
+            let mut dirt = lock(&self.dirt);
+            dirt.durable = dirt.durable.min(first);
+        }
+        self.dirtied(file, next);
+    }
+
     /// Something was written; `next` is the number after the last record.
-    pub(super) fn dirtied(&self, file: Arc<File>, bytes: usize, next: u64) {
+    pub(super) fn dirtied(&self, file: Arc<File>, next: u64) {
         let mut dirt = lock(&self.dirt);
-        let was = (dirt.files.is_empty(), dirt.bytes >= GROUP);
+        let was_clean = dirt.files.is_empty();
         if !dirt.files.last().is_some_and(|last| Arc::ptr_eq(last, &file)) {
             dirt.files.push(file);
         }
-        dirt.bytes += bytes;
         dirt.next = dirt.next.max(next);
-        if was.0 || (!was.1 && dirt.bytes >= GROUP) {
+        if was_clean {
             self.dirty.notify_one();
         }
     }
@@ -85,7 +97,7 @@ impl Spool {
             dirt = self.dirty.wait(dirt).unwrap_or_else(PoisonError::into_inner);
         }
         let look = Instant::now() + TICK;
-        while dirt.bytes < GROUP && !dirt.trim && !dirt.closing {
+        while !dirt.trim && !dirt.closing {
             let left = look.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -103,14 +115,18 @@ impl Spool {
             .0
     }
 
-    /// Makes durable what was not committed since the last look.
+    /// Makes everything durable, if anything is not that was there [`LOOKS`] looks ago and is not committed either.
     fn sync(&self, acked: u64) -> io::Result<()> {
-        let files = {
+        let (files, next) = {
             let mut dirt = lock(&self.dirt);
-            dirt.bytes = 0;
-            let (seen, next) = (dirt.seen, dirt.next);
-            dirt.seen = next;
-            if acked >= seen {
+            let (oldest, next) = (dirt.seen[0], dirt.next);
+            // A look for what can be deleted comes before its time.
+            if dirt.looked.is_none_or(|looked| looked.elapsed() >= TICK) {
+                dirt.looked = Some(Instant::now());
+                dirt.seen.rotate_left(1);
+                dirt.seen[LOOKS - 1] = next;
+            }
+            if acked.max(dirt.durable) >= oldest {
                 if acked >= next {
                     dirt.files.clear();
                 } else if dirt.files.len() > 1 {
@@ -123,13 +139,18 @@ impl Spool {
                 }
                 return Ok(());
             }
-            std::mem::take(&mut dirt.files)
+            (std::mem::take(&mut dirt.files), next)
         };
-        for file in files {
-            file.sync_data()?;
-        }
+        let synced = files.iter().try_for_each(|file| file.sync_data());
         // The names of new segments.
-        File::open(&self.dir)?.sync_all()
+        let synced = synced.and_then(|()| File::open(&self.dir)?.sync_all());
+        let mut dirt = lock(&self.dirt);
+        match &synced {
+            Ok(()) => dirt.durable = next,
+            // For the next look.
+            Err(_) => drop(dirt.files.splice(..0, files)),
+        }
+        synced
     }
 
     /// Deletes what is committed, once it is durable that it is.

@@ -104,7 +104,7 @@ impl Spool {
         self.bytes.fetch_sub(standing.len.saturating_sub(len), Relaxed);
         self.bytes.fetch_add(len.saturating_sub(standing.len), Relaxed);
         lock(&self.segments).set_len(standing.first, len);
-        self.dirtied(Arc::new(file), gap.len(), standing.next);
+        self.rewritten(Arc::new(file), standing.first, standing.next);
         Ok(())
     }
 }
