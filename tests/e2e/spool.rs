@@ -35,6 +35,7 @@ fn what_is_on_disk_is_stored_once_although_its_worker_was_killed() {
         certain.extend(paths_on_disk(&world));
         another_serves_for_one_that_is_killed(&proxy);
     }
+    assert!(!certain.is_empty(), "nothing was on disk");
     origin_gets_more(&origin, 200);
     let answered = load.stop();
     let uncut = answered.iter().filter(|answered| !answered.cut);
