@@ -113,7 +113,7 @@ def peer(name: str) -> bool:
         there = mitmdump is not None
         argv = [str(mitmdump), "-q", "--ssl-insecure", "-p", str(PEERS[name]), "--set", "flow_detail=0", "--set", f"confdir={DIR}/mitm", "-w", f"{DIR}/flows.mitm"]
     if not there:
-        print(f"# {name} is not installed and is left out (make bench-peers)", file=sys.stderr)
+        print(f"# {name} is not installed and is left out (make bench installs what is missing)", file=sys.stderr)
         return False
     spawn(name, argv)
     wait_port(PEERS[name], name)
