@@ -120,6 +120,11 @@ impl Error {
                 output::talk(&format!("  {}: {}", escape::line(field), escape::line(description)));
             }
         }
+        if let Self::Api(api) = self
+            && let Some(holder) = api.holding_proxy()
+        {
+            output::talk(&format!("  held by {}", escape::line(&holder)));
+        }
         if let Some(hint) = self.hint() {
             output::talk(&format!("hint: {}", escape::text(&hint)));
         }
@@ -139,6 +144,13 @@ impl Error {
 }
 
 impl ApiError {
+    /// The proxy that has what was asked for, wherever it is.
+    fn holding_proxy(&self) -> Option<String> {
+        let of = |key| self.metadata.get(key);
+        let (workspace, name) = (of("holder_workspace")?, of("holder_name")?);
+        Some(format!("proxy {workspace}/{name}, id {}", of("holder_id")?))
+    }
+
     /// The violations that the message does not tell already, as it does of a single one.
     fn unsaid_violations(&self) -> impl Iterator<Item = &(String, String)> {
         let said = |(_, description): &(String, String)| self.message.contains(description.as_str());

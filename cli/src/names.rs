@@ -33,6 +33,12 @@ pub(crate) async fn proxy(client: &Client, name: &str, workspace: Option<&str>) 
             .ok_or_else(|| not_found("proxy", name, None));
     }
     let (own, bare) = split(name);
+    // An empty name in a query means any.
+    if bare.is_empty() || own == Some("") {
+        return Err(Error::Usage(format!(
+            "'{name}' names no proxy: it is NAME, WORKSPACE/NAME or an id"
+        )));
+    }
     // Names hold no '/', so the workspace that is part of the name is what is meant.
     let wanted = own.or(workspace).unwrap_or(DEFAULT_WORKSPACE);
     let named = proxies_named(client, bare).await?;

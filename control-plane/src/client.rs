@@ -24,6 +24,13 @@ pub fn is_announced(environment: &Environment) -> bool {
     file(environment).is_ok_and(|file| file.exists())
 }
 
+/// The server that `proxyctl` finds, of whatever state.
+pub fn announced(environment: &Environment) -> Option<String> {
+    let text = fs::read_to_string(file(environment).ok()?).ok()?;
+    let client: serde_json::Value = serde_json::from_str(&text).ok()?;
+    client["server"].as_str().map(str::to_owned)
+}
+
 /// Writes `proxyplane/client.json` in the account's configuration directory and returns its path.
 pub fn announce(environment: &Environment, server: &str, token_file: &Path) -> io::Result<PathBuf> {
     let path = file(environment)?;
@@ -70,6 +77,7 @@ mod tests {
         let home = std::env::temp_dir().join(format!("proxyplane-client-{}", uuid::Uuid::now_v7()));
         let environment = Environment::from_iter([("HOME", home.to_str().unwrap())]);
         assert!(!is_announced(&environment));
+        assert_eq!(announced(&environment), None);
         let path = announce(
             &environment,
             "http://127.0.0.1:7070",
@@ -79,6 +87,7 @@ mod tests {
         assert_eq!(path, home.join(".config/proxyplane/client.json"));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(is_announced(&environment));
+        assert_eq!(announced(&environment).as_deref(), Some("http://127.0.0.1:7070"));
         let found: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(found["server"], "http://127.0.0.1:7070");
         assert_eq!(found["token_file"], "/data/secrets/api.token");

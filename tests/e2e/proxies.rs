@@ -66,6 +66,33 @@ fn a_bare_name_that_several_workspaces_have_is_ambiguous() {
 }
 
 #[test]
+fn an_empty_name_is_no_proxys() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("alone").start();
+    let nobodys = format!("{}/", workspace.code());
+    for name in ["", &nobodys, "/alone"] {
+        for command in [
+            vec!["proxy", "delete", "--purge", name],
+            vec!["proxy", "stop", name],
+            vec!["proxy", "get", name],
+            vec!["traffic", "list", "--proxy", name],
+        ] {
+            workspace.proxyctl(command).fails(2, "names no proxy");
+        }
+    }
+    assert_eq!(proxy.state(), "running");
+}
+
+#[test]
+fn a_thousand_mistakes_are_one_error_that_can_be_read() {
+    let workspace = World::shared().workspace();
+    let wrong = ["--passthrough", "a b"].repeat(1_000);
+    let create = ["proxy", "create", "mistaken"].into_iter().chain(wrong);
+    workspace.proxyctl(create).fails(2, "--passthrough number 1: must be a host");
+    assert!(workspace.proxies().is_empty(), "nothing was made");
+}
+
+#[test]
 fn a_name_is_taken_once_in_a_workspace() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("same").create();
@@ -86,6 +113,11 @@ fn a_port_of_another_proxy_is_a_conflict_that_names_it() {
         .proxyctl(["proxy", "create", "late", "--port", &port])
         .fails(5, &words);
     assert!(other.proxies().is_empty(), "nothing was made");
+    // Its name may be another's in this workspace.
+    let path = format!("{}/Testing Proxy, id ", workspace.code());
+    other
+        .proxyctl(["proxy", "create", "late", "--port", &port])
+        .fails(5, &path);
     let late = other.proxy("late").create();
     late.ctl("update", ["--port", &port]).fails(5, &words);
     assert_eq!(late.get()["port"], late.port());

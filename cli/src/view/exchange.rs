@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{some, time, variant};
 use crate::{
+    names::DEFAULT_WORKSPACE,
     output::{Row, Text, Tone},
     when,
 };
@@ -105,6 +106,13 @@ impl From<v1::Exchange> for Exchange {
 }
 
 impl Exchange {
+    /// How its proxy is named on the command line: proxies of other workspaces than the default one may have its name.
+    fn proxy_path(&self) -> Option<String> {
+        let proxy = self.proxy.as_ref()?;
+        let elsewhere = self.workspace.as_ref().filter(|code| *code != DEFAULT_WORKSPACE);
+        Some(elsewhere.map_or_else(|| proxy.clone(), |code| format!("{code}/{proxy}")))
+    }
+
     /// Was it read inside of a tunnel that a CONNECT opened?
     pub(super) fn was_intercepted(&self) -> bool {
         self.kind != "connect" && self.flags.iter().any(|flag| flag == "intercepted")
@@ -164,7 +172,7 @@ impl Exchange {
         if !note.is_empty() {
             line.extend([Text::plain("  "), note]);
         }
-        if let Some(proxy) = &self.proxy {
+        if let Some(proxy) = self.proxy_path() {
             line.push(Text::new(format!("  [{proxy}]"), Tone::Faint));
         }
         line
@@ -200,7 +208,7 @@ impl Row for Exchange {
             Text::plain(self.method.as_deref().unwrap_or("-")),
             Text::plain(self.size()),
             Text::plain(self.duration()),
-            Text::plain(self.proxy.as_deref().unwrap_or("-")),
+            Text::plain(self.proxy_path().unwrap_or_else(|| "-".to_owned())),
             Text::new(&self.id, Tone::Faint),
             self.note(),
             Text::plain(&self.url),

@@ -111,6 +111,6 @@ impl Bodies {
 pub(super) fn not_found(what: &str, id: &dyn Display) -> Refusal {
     let id = id.to_string();
     Refusal::new(reasons::NOT_FOUND, format!("there is no {what} {id}"))
-        .with("resource", what)
+        .with("kind", what)
         .with("id", id)
 }

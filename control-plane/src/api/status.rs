@@ -15,6 +15,14 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{services, store::StoreError, upgrade::UpgradeError};
 
+/// Most bytes of a message: errors travel in HTTP/2 trailers, of which usual clients take 16 KiB (a message once as it is,
+/// percent-encoded, and once with the details, in base64).
+const MESSAGE: usize = 1_536;
+/// Most fields at fault that are listed; the first are enough to go on.
+const VIOLATIONS: usize = 10;
+/// Most bytes of a field's path, of what is said of it, and of a value of metadata: some repeat what the client sent.
+const TEXT: usize = 256;
+
 /// An error on its way to a client. Boxed: most calls succeed, and every one returns a `Result` with this.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal(Box<Details>);
@@ -98,17 +106,24 @@ impl From<Refusal> for Status {
             metadata,
             violations,
         } = *refusal.0;
+        let mut metadata: HashMap<_, _> = metadata
+            .into_iter()
+            .map(|(key, value)| (key, shortened(value, TEXT)))
+            .collect();
+        if let Some(more) = violations.len().checked_sub(VIOLATIONS).filter(|more| *more > 0) {
+            metadata.insert("violations_left_off".to_owned(), more.to_string());
+        }
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.name, ERROR_DOMAIN, metadata);
         if !violations.is_empty() {
-            let violations = violations.into_iter();
+            let violations = violations.into_iter().take(VIOLATIONS);
             details.set_bad_request(
                 violations
-                    .map(|v| FieldViolation::new(v.field, v.description))
+                    .map(|v| FieldViolation::new(shortened(v.field, TEXT), shortened(v.description, TEXT)))
                     .collect::<Vec<_>>(),
             );
         }
-        Status::with_error_details(code(reason), message, details)
+        Status::with_error_details(code(reason), shortened(message, MESSAGE), details)
     }
 }
 
@@ -172,6 +187,15 @@ fn code(reason: Reason) -> Code {
     }
 }
 
+/// At most so many bytes of `text`, and a sign that there were more.
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - '…'.len_utf8()));
+        text.push('…');
+    }
+    text
+}
+
 fn joined(violations: &[Violation]) -> String {
     violations
         .iter()
@@ -220,6 +244,24 @@ mod tests {
         let refusal = Refusal::from(fault);
         assert_eq!(refusal.reason(), reasons::INTERNAL);
         assert!(!refusal.message().contains("secret"));
+    }
+
+    #[test]
+    fn an_error_about_very_much_still_fits_what_clients_take() {
+        let long = "ä".repeat(5_000);
+        let violations = (0..1_000).map(|n| Violation::new(format!("hosts[{n}].{long}"), long.clone()));
+        let status = Status::from(Refusal::invalid(violations.collect()).with("name", long.clone()));
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations.len(), VIOLATIONS);
+        assert_eq!(details.error_info().unwrap().metadata["violations_left_off"], "990");
+        assert!(status.message().ends_with('…'));
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers).unwrap();
+        let bytes: usize = trailers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        assert!(bytes < 16 * 1024, "{bytes}");
     }
 
     #[test]

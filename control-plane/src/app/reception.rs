@@ -75,6 +75,9 @@ impl Reception {
 /// Has `proxyctl` of this account find the server at `address`.
 pub(super) fn announce(address: SocketAddr, environment: &Environment, data: &DataDir) -> io::Result<PathBuf> {
     let server = format!("http://{}", client::reachable(address));
+    if let Some(former) = client::announced(environment).filter(|former| *former != server) {
+        info!(%server, %former, "proxyctl of this account, which was logged in at another server, is logged in at this one");
+    }
     client::announce(environment, &server, &data.token())
 }
 

@@ -105,7 +105,7 @@ impl<'a> Sources<'a> {
         for path in candidates {
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && origin == Origin::Default => continue,
+                Err(error) if is_absent(&error) && origin == Origin::Default => continue,
                 Err(error) => {
                     return Err(refused(
                         &settings::CONFIG,
@@ -189,6 +189,11 @@ impl<'a> Sources<'a> {
             })
             .collect()
     }
+}
+
+/// There can be no file there: its directory is missing, or is none. Whatever else needs that directory says so.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn parse_file(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
