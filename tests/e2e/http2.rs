@@ -250,6 +250,35 @@ fn http2_without_tls_passes_through_a_tunnel() {
     assert_eq!(proxy.body(&row, Side::Request), b"knowing");
 }
 
+#[test]
+fn repeated_fields_between_others_keep_their_places() {
+    const LINES: [&str; 4] = ["x-b: 1", "x-a: 2", "x-b: 3", "x-c: 4"];
+    let of = |head: &str| -> Vec<String> {
+        let lines = head.lines().filter(|line| line.starts_with("x-"));
+        lines.map(str::to_owned).collect()
+    };
+    let workspace = World::shared().workspace();
+    let (proxy, origin) = pair(&workspace, mirror);
+    let curl = proxy
+        .curl()
+        .with(["--http2"])
+        .with(LINES.iter().flat_map(|line| ["-H", line]));
+    assert_eq!(of(&curl.get(&origin.https("/")).head), LINES);
+    let row = proxy.exchange();
+    for side in [Side::Request, Side::Response] {
+        assert_eq!(of(&String::from_utf8(proxy.head(&row, side)).unwrap()), LINES);
+    }
+}
+
+/// Answers with the request's fields, in their order.
+async fn mirror(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let (parts, _) = request.into_parts();
+    let mut response = Response::new(());
+    *response.headers_mut() = parts.headers;
+    *response.extensions_mut() = parts.extensions;
+    respond.send_response(response, true).map(drop)
+}
+
 /// Sends a request's body back as it comes.
 async fn echo(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
     let mut stream = respond.send_response(Response::new(()), false)?;

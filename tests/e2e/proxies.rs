@@ -88,7 +88,9 @@ fn a_thousand_mistakes_are_one_error_that_can_be_read() {
     let workspace = World::shared().workspace();
     let wrong = ["--passthrough", "a b"].repeat(1_000);
     let create = ["proxy", "create", "mistaken"].into_iter().chain(wrong);
-    workspace.proxyctl(create).fails(2, "--passthrough number 1: must be a host");
+    workspace
+        .proxyctl(create)
+        .fails(2, "--passthrough number 1: must be a host");
     assert!(workspace.proxies().is_empty(), "nothing was made");
 }
 

@@ -1694,6 +1694,8 @@ impl Peer {
             }
         }
 
+        pseudo.order = extensions.remove::<crate::ext::FieldOrder>();
+
         // Create the HEADERS frame
         let mut frame = Headers::new(id, pseudo, headers);
 
@@ -1748,6 +1750,9 @@ impl proto::Peer for Peer {
         };
 
         *response.headers_mut() = fields;
+        if let Some(order) = pseudo.order {
+            response.extensions_mut().insert(order);
+        }
 
         Ok(response)
     }

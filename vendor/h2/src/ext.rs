@@ -3,7 +3,8 @@
 use crate::hpack::BytesStr;
 
 use bytes::Bytes;
-use std::fmt;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::{collections::HashMap, fmt};
 
 /// The target of a request that is not CONNECT, byte by byte as the client sent it.
 ///
@@ -74,5 +75,45 @@ impl AsRef<[u8]> for Protocol {
 impl fmt::Debug for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         self.value.fmt(f)
+    }
+}
+
+/// The names of a head's fields in the order of its lines, one a line.
+///
+/// `HeaderMap` keeps the values of a name together: where that is another order, this is in the extensions of requests
+/// that a server and of responses that a client received, and a client and a server send fields in this order if they
+/// find it there.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FieldOrder(Vec<HeaderName>);
+
+impl FieldOrder {
+    pub(crate) fn push(&mut self, name: HeaderName) {
+        self.0.push(name);
+    }
+
+    /// Is it the order in which the map gives them as well?
+    pub(crate) fn is_of(&self, fields: &HeaderMap) -> bool {
+        self.0.iter().eq(fields.iter().map(|(name, _)| name))
+    }
+
+    /// The fields in this order; those that were added since come last.
+    pub fn lines<'a>(&self, fields: &'a HeaderMap) -> Vec<(&'a HeaderName, &'a HeaderValue)> {
+        let mut left: HashMap<_, _> = fields
+            .keys()
+            .map(|name| (name, fields.get_all(name).iter().map(move |value| (name, value))))
+            .collect();
+        let mut lines = Vec::with_capacity(fields.len());
+        for name in &self.0 {
+            lines.extend(left.get_mut(name).and_then(Iterator::next));
+        }
+        for name in fields.keys() {
+            lines.extend(left.remove(name).into_iter().flatten());
+        }
+        lines
+    }
+
+    pub(crate) fn into_lines(self, fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+        let lines = self.lines(fields).into_iter();
+        lines.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }

@@ -1582,14 +1582,18 @@ impl Peer {
         // Extract the components of the HTTP request
         let (
             Parts {
-                status, headers, ..
+                status,
+                headers,
+                mut extensions,
+                ..
             },
             _,
         ) = response.into_parts();
 
         // Build the set pseudo header set. All requests will include `method`
         // and `path`.
-        let pseudo = Pseudo::response(status);
+        let mut pseudo = Pseudo::response(status);
+        pseudo.order = extensions.remove::<crate::ext::FieldOrder>();
 
         // Create the HEADERS frame
         let mut frame = frame::Headers::new(id, pseudo, headers);
@@ -1717,6 +1721,9 @@ impl proto::Peer for Peer {
             *request.method_mut() = b.method_ref().cloned().unwrap_or_default();
             *request.headers_mut() = fields;
             request.extensions_mut().insert(target);
+            if let Some(order) = pseudo.order {
+                request.extensions_mut().insert(order);
+            }
             return Ok(request);
         }
 

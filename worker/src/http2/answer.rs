@@ -27,15 +27,16 @@ pub(super) async fn error(
             headers.insert(name, value);
         }
     }
-    head::describe_response(recorder, status, &headers);
-    recorder.with(|exchange| exchange.flags |= Flags::LOCAL_ANSWER);
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    let (parts, ()) = response.into_parts();
+    head::describe_response(recorder, &parts);
+    recorder.with(|exchange| exchange.flags |= Flags::LOCAL_ANSWER);
     recorder.response_data(&page.body).await;
     recorder.before_end().await;
     // A client that is gone needs no answer.
-    if let Ok(mut stream) = respond.send_response(response, page.body.is_empty()) {
+    if let Ok(mut stream) = respond.send_response(Response::from_parts(parts, ()), page.body.is_empty()) {
         let _ = pump::send(&mut stream, page.body, true).await;
     }
 }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use h2::ext::RawTarget;
-use http::{HeaderMap, Method, StatusCode, header, request};
+use h2::ext::{FieldOrder, RawTarget};
+use http::{Extensions, HeaderMap, Method, StatusCode, header, request, response};
 use proxyplane_h1::Authority;
 use proxyplane_record::error_code;
 use proxyplane_spec::limits;
@@ -41,11 +41,11 @@ pub(super) fn describe_request(recorder: &Recorder, shared: &Shared, parts: &req
 }
 
 /// Describes the final answer.
-pub(super) fn describe_response(recorder: &Recorder, status: StatusCode, headers: &HeaderMap) {
-    let lines = response_lines(status, headers);
-    let [content_type, content_encoding] = CONTENT_KINDS.map(|name| value(headers, &name));
+pub(super) fn describe_response(recorder: &Recorder, parts: &response::Parts) {
+    let lines = response_lines(parts);
+    let [content_type, content_encoding] = CONTENT_KINDS.map(|name| value(&parts.headers, &name));
     recorder.with(|exchange| {
-        exchange.status = status.as_u16().into();
+        exchange.status = parts.status.as_u16().into();
         exchange.response_version = VERSION;
         exchange.response_head = lines;
         exchange.response_content_type = content_type;
@@ -55,8 +55,8 @@ pub(super) fn describe_response(recorder: &Recorder, status: StatusCode, headers
 }
 
 /// Adds a 1xx answer. Those that would make the record too long are left out.
-pub(super) fn describe_informational(recorder: &Recorder, status: StatusCode, headers: &HeaderMap) {
-    let lines = response_lines(status, headers);
+pub(super) fn describe_informational(recorder: &Recorder, parts: &response::Parts) {
+    let lines = response_lines(parts);
     recorder.with(|exchange| {
         let heads = &mut exchange.informational_heads;
         if heads.len() + lines.len() <= limits::HEAD_BYTES_MAX {
@@ -69,7 +69,7 @@ pub(super) fn describe_informational(recorder: &Recorder, status: StatusCode, he
 /// Trailer fields.
 pub(super) fn field_lines(headers: &HeaderMap) -> Bytes {
     let mut lines = Vec::with_capacity(size(headers));
-    put_fields(&mut lines, headers);
+    put_fields(&mut lines, headers, None);
     lines.into()
 }
 
@@ -124,19 +124,25 @@ fn request_lines(parts: &request::Parts, target: Option<&RawTarget>) -> Bytes {
         // CONNECT has an authority only.
         None => put(&mut lines, b":authority", parts.uri.to_string().as_bytes()),
     }
-    put_fields(&mut lines, &parts.headers);
+    put_fields(&mut lines, &parts.headers, order(&parts.extensions));
     lines.into()
 }
 
-fn response_lines(status: StatusCode, headers: &HeaderMap) -> Bytes {
-    let mut lines = Vec::with_capacity(size(headers) + 16);
-    put(&mut lines, b":status", status.as_str().as_bytes());
-    put_fields(&mut lines, headers);
+fn response_lines(parts: &response::Parts) -> Bytes {
+    let mut lines = Vec::with_capacity(size(&parts.headers) + 16);
+    put(&mut lines, b":status", parts.status.as_str().as_bytes());
+    put_fields(&mut lines, &parts.headers, order(&parts.extensions));
     lines.into()
 }
 
-fn put_fields(lines: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
+/// In which order the lines came, where that is not the map's.
+fn order(extensions: &Extensions) -> Option<&FieldOrder> {
+    extensions.get()
+}
+
+fn put_fields(lines: &mut Vec<u8>, headers: &HeaderMap, order: Option<&FieldOrder>) {
+    let fields = order.map_or_else(|| headers.iter().collect(), |order| order.lines(headers));
+    for (name, value) in fields {
         put(lines, name.as_str().as_bytes(), value.as_bytes());
     }
 }

@@ -1,5 +1,5 @@
 use super::{util, StreamDependency, StreamId};
-use crate::ext::{Protocol, RawTarget};
+use crate::ext::{FieldOrder, Protocol, RawTarget};
 use crate::frame::{Error, Frame, Head, Kind};
 use crate::hpack::{self, BytesStr};
 
@@ -75,6 +75,9 @@ pub struct Pseudo {
 
     // Response
     pub status: Option<StatusCode>,
+
+    /// Names of the fields in the order of their lines, where the map's order is another
+    pub order: Option<FieldOrder>,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,13 @@ pub struct Iter {
     pseudo: Option<Pseudo>,
 
     /// Header fields
-    fields: header::IntoIter<HeaderValue>,
+    fields: Fields,
+}
+
+#[derive(Debug)]
+enum Fields {
+    Grouped(header::IntoIter<HeaderValue>),
+    Ordered(std::vec::IntoIter<(HeaderName, HeaderValue)>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -249,7 +258,9 @@ impl Headers {
     }
 
     pub fn into_parts(self) -> (Pseudo, HeaderMap) {
-        (self.header_block.pseudo, self.header_block.fields)
+        let HeaderBlock { mut pseudo, fields, .. } = self.header_block;
+        pseudo.order = pseudo.order.filter(|order| !order.is_of(&fields));
+        (pseudo, fields)
     }
 
     #[cfg(feature = "unstable")]
@@ -587,6 +598,7 @@ impl Pseudo {
             path,
             protocol,
             status: None,
+            order: None,
         };
 
         // If the URI includes a scheme component, add it to the pseudo headers
@@ -612,6 +624,7 @@ impl Pseudo {
             path: Some(BytesStr::opaque(target.path)),
             protocol: None,
             status: None,
+            order: None,
         }
     }
 
@@ -623,6 +636,7 @@ impl Pseudo {
             path: None,
             protocol: None,
             status: Some(status),
+            order: None,
         }
     }
 
@@ -756,9 +770,11 @@ impl Iterator for Iter {
 
         self.pseudo = None;
 
-        self.fields
-            .next()
-            .map(|(name, value)| Field { name, value })
+        match &mut self.fields {
+            Fields::Grouped(fields) => fields.next(),
+            Fields::Ordered(fields) => fields.next().map(|(name, value)| (Some(name), value)),
+        }
+        .map(|(name, value)| Field { name, value })
     }
 }
 
@@ -959,6 +975,7 @@ impl HeaderBlock {
                         }
                         if !self.is_over_size {
                             self.field_size += header_size;
+                            self.pseudo.order.get_or_insert_default().push(name.clone());
                             if self.fields.try_append(name, value).is_err() {
                                 // HeaderMap capacity exceeded — treat as over-size
                                 // so the stream is rejected downstream (RST_STREAM / 431)
@@ -1003,9 +1020,14 @@ impl HeaderBlock {
     fn into_encoding(self, encoder: &mut hpack::Encoder) -> EncodingHeaderBlock {
         let mut hpack = encoder.take_scratch();
         hpack.clear();
+        let mut pseudo = self.pseudo;
+        let fields = match pseudo.order.take() {
+            Some(order) => Fields::Ordered(order.into_lines(&self.fields).into_iter()),
+            None => Fields::Grouped(self.fields.into_iter()),
+        };
         let headers = Iter {
-            pseudo: Some(self.pseudo),
-            fields: self.fields.into_iter(),
+            pseudo: Some(pseudo),
+            fields,
         };
 
         encoder.encode(headers, &mut hpack);

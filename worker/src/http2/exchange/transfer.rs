@@ -149,7 +149,7 @@ async fn download(
     if let Some(detail) = head::too_large(&parts.headers, 0) {
         return Err(Fault::Origin(Cause::TooLarge(detail)));
     }
-    head::describe_response(recorder, parts.status, &parts.headers);
+    head::describe_response(recorder, &parts);
     if state.uploading.load(Relaxed) == 1 {
         recorder.with(|exchange| exchange.flags |= Flags::EARLY_RESPONSE);
     }
@@ -198,9 +198,10 @@ async fn final_head(
             Ok(Ok(result)) => return result.map_err(|error| Fault::Origin(error.into())),
             Ok(Err(result)) => {
                 let interim = result.map_err(|error| Fault::Origin(error.into()))?;
-                head::describe_informational(recorder, interim.status(), interim.headers());
+                let (parts, ()) = interim.into_parts();
+                head::describe_informational(recorder, &parts);
                 // If the client is gone, the next poll says so.
-                let _ = respond.send_informational(interim);
+                let _ = respond.send_informational(Response::from_parts(parts, ()));
             }
             Err(Ok(reason)) => return Err(Fault::Client(Cause::Reset(reason))),
             Err(Err(error)) => return Err(Fault::Client(error.into())),

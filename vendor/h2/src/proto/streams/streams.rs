@@ -274,11 +274,15 @@ where
         let protocol = request.extensions_mut().remove::<Protocol>();
 
         let target = request.extensions_mut().remove::<crate::ext::RawTarget>();
+        let order = request.extensions_mut().remove::<crate::ext::FieldOrder>();
 
         // Clear before taking lock, incase extensions contain a StreamRef.
         request.extensions_mut().clear();
         if let Some(target) = target {
             request.extensions_mut().insert(target);
+        }
+        if let Some(order) = order {
+            request.extensions_mut().insert(order);
         }
 
         // TODO: There is a hazard with assigning a stream ID before the
@@ -1320,8 +1324,12 @@ impl<B> StreamRef<B> {
         mut response: Response<()>,
         end_of_stream: bool,
     ) -> Result<(), UserError> {
+        let order = response.extensions_mut().remove::<crate::ext::FieldOrder>();
         // Clear before taking lock, incase extensions contain a StreamRef.
         response.extensions_mut().clear();
+        if let Some(order) = order {
+            response.extensions_mut().insert(order);
+        }
         let mut me = self.opaque.inner.lock().unwrap();
         let me = &mut *me;
 
