@@ -32,7 +32,7 @@ impl WorkspaceCode {
     }
 }
 
-/// Name of a ProxyService: 1–63 characters, no `/`, no control characters, no bidirectional controls or zero-width spaces, no blanks at its ends, not a UUID.
+/// Name of a ProxyService: 1–63 characters, no `/`, no control characters, no blanks at its ends, not a UUID.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName(String);
 
@@ -46,11 +46,8 @@ impl ServiceName {
         if text.trim() != text {
             return Err(Violation::new(field, "must not begin or end with a blank"));
         }
-        if text.chars().any(|c| c == '/' || c.is_control() || is_invisible(c)) {
-            return Err(Violation::new(
-                field,
-                "must not contain '/', control characters, or characters that hide or turn text around",
-            ));
+        if text.chars().any(|c| c == '/' || c.is_control()) {
+            return Err(Violation::new(field, "must not contain '/' or control characters"));
         }
         if uuid::Uuid::try_parse(text).is_ok() {
             return Err(Violation::new(field, "must not look like an id"));
@@ -62,11 +59,6 @@ impl ServiceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Makes two names look alike: bidirectional controls (Unicode UAX #9) and zero-width spaces.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 impl fmt::Display for WorkspaceCode {
