@@ -24,7 +24,7 @@ use crate::capture::block::{Block, Blocks};
 /// until an acknowledgement comes, it has [`WORTH_SENDING`], or the sender's patience is over.
 const BATCHES_IN_FLIGHT: usize = 2;
 /// A batch of this size is sent whatever is in flight (the window permitting). Each one wakes threads on both sides of the
-/// link: at a quarter of this they cost an exchange a tenth more CPU.
+/// link; `bench/run.py capture` prints what an exchange costs them.
 pub(super) const WORTH_SENDING: usize = 256 * 1024;
 /// Records in memory that are on disk and not yet sent, in bytes; above it they are read back in time.
 const KEPT: usize = 8 * 1024 * 1024;
