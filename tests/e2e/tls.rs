@@ -90,6 +90,14 @@ fn an_origin_that_cannot_be_trusted_is_a_502_that_says_why() {
         let origin = RawOrigin::serving_tls(&leaf, &[], |peer| peer.read_head().map(drop));
         refused(&proxy, &origin.https("/"), cause);
     }
+    for row in proxy.stored() {
+        let timings = &proxy.detail(&row)["timings"];
+        assert!(
+            timings["tls_us"].as_i64().unwrap() > 0,
+            "what the handshake took: {timings}"
+        );
+        assert!(timings["connect_us"].is_number(), "{timings}");
+    }
     let lax = workspace.proxy("lax").with(["--insecure-upstream"]).start();
     let origin = RawOrigin::serving_tls(&stranger.leaf(&["elsewhere.test"]), &[], answer);
     assert_eq!(lax.curl().get(&origin.https("/")).text(), "ok");

@@ -16,7 +16,7 @@ pub use self::{
     connect::{Connected, connect},
     stream::Stream,
 };
-use crate::{service::Service, tls::TlsFailure};
+use crate::{capture::Recorder, service::Service, tls::TlsFailure};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,15 +102,37 @@ impl Upstream {
             timings: facts.timings,
         }
     }
+
+    /// What is recorded of it apart from its TLS.
+    pub fn facts(&self) -> UpstreamFacts {
+        UpstreamFacts {
+            address: self.address.clone(),
+            timings: self.timings,
+        }
+    }
 }
 
 /// What is recorded of a connection apart from its TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamFacts {
-    /// `address:port` that was connected to.
+    /// `address:port` that was connected to; empty before.
     pub address: Bytes,
-    /// What dialling took so far.
+    /// What dialling took so far, a step that failed included.
     pub timings: Timings,
+}
+
+impl UpstreamFacts {
+    /// Puts them into the record of an exchange that came no further.
+    pub fn describe(self, recorder: &Recorder) {
+        recorder.with(|exchange| {
+            exchange.origin_address = self.address;
+            exchange.origin_tls = None;
+            exchange.timings = Timings {
+                first_byte_us: exchange.timings.first_byte_us,
+                ..self.timings
+            };
+        });
+    }
 }
 
 /// Why an origin could not be reached.
@@ -121,17 +143,23 @@ pub struct DialError {
     pub code: &'static str,
     /// The cause, for people.
     pub detail: String,
-    /// How long name resolution took, if there was any.
-    pub dns_us: Option<u64>,
+    /// How far it came.
+    pub reached: UpstreamFacts,
 }
 
 impl DialError {
-    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+    /// Failed with `detail` for people, when `reached` was reached.
+    pub fn new(code: &'static str, detail: impl Into<String>, reached: UpstreamFacts) -> Self {
         Self {
             code,
             detail: detail.into(),
-            dns_us: None,
+            reached,
         }
+    }
+
+    /// The origin's TLS failed on a connection with these facts.
+    pub fn tls(failure: TlsFailure, reached: UpstreamFacts) -> Self {
+        Self::new(failure.code, failure.detail, reached)
     }
 
     /// The status that tells a client.
@@ -141,12 +169,6 @@ impl DialError {
             error_code::UPSTREAM_CONNECT_TIMEOUT => 504,
             _ => 502,
         }
-    }
-}
-
-impl From<TlsFailure> for DialError {
-    fn from(failure: TlsFailure) -> Self {
-        Self::new(failure.code, failure.detail)
     }
 }
 
@@ -160,7 +182,11 @@ pub async fn dial(service: &Service, origin: &Origin) -> Result<Upstream, DialEr
     let begun = Instant::now();
     let tls = Arc::clone(&service.config().tls);
     let handshake = tls.connect_upstream(connected.stream, origin.host_str(), origin.sni.as_deref(), &origin.alpn);
-    let (stream, info) = handshake.await?;
+    let handshake = handshake.await;
     facts.timings.tls_us = Some(begun.elapsed().as_micros() as u64);
+    let (stream, info) = match handshake {
+        Ok(connected) => connected,
+        Err(failure) => return Err(DialError::tls(failure, facts)),
+    };
     Ok(Upstream::tls(stream, info, facts))
 }

@@ -134,8 +134,8 @@ impl<C: Downstream> Session<C> {
     }
 
     async fn unreachable(&mut self, recorder: &Recorder, method: &[u8], error: DialError) -> After {
-        recorder.with(|exchange| exchange.timings.dns_us = error.dns_us);
         let failure = Failure::new(error.status(), error.code, error.detail);
+        error.reached.describe(recorder);
         self.fail(recorder, method, &failure).await;
         After::Drop
     }

@@ -128,9 +128,9 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
         Err(gone) => return asked.failed(error_code::CLIENT_ABORTED, gone.0, None).await,
         Ok(Err(error)) => {
             let recorder = asked.record().await;
-            recorder.with(|exchange| exchange.timings.dns_us = error.dns_us);
             recorder.fail(error.code, error.detail.clone());
             let page = core::error_answer(error.status(), error.code, &error.detail, false);
+            error.reached.describe(&recorder);
             return session.answer(&recorder, &page).await;
         }
     };

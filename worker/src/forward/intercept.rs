@@ -16,7 +16,7 @@ use crate::{
     core::{self, Leg},
     disconnect::{self, Peer},
     http2,
-    tls::{Alpn, ClientHello, Sniffed, Tls, TlsFailure, sniff},
+    tls::{Alpn, ClientHello, Sniffed, Tls, sniff},
     upstream::{DialError, Origin, Upstream},
 };
 
@@ -81,14 +81,15 @@ async fn intercept(mut asked: Asked, tls: &Tls, hello: &ClientHello, client: Rep
     let handshake = tls
         .connect_upstream(upstream, host, hello.sni.as_deref(), &hello.alpn)
         .await;
-    let (stream, info) = match handshake {
-        Ok(connected) => connected,
-        Err(failure) => return origin_failed(asked, tls, hello, client, failure).await,
-    };
     let Some(facts) = &mut asked.facts else { return };
     facts.timings.tls_us = Some(begun.elapsed().as_micros() as u64);
+    let facts = facts.clone();
+    let (stream, info) = match handshake {
+        Ok(connected) => connected,
+        Err(failure) => return origin_failed(asked, tls, hello, client, DialError::tls(failure, facts)).await,
+    };
     let chosen = Alpn::agreed(&info);
-    let upstream = Upstream::tls(stream, info, facts.clone());
+    let upstream = Upstream::tls(stream, info, facts);
     match tls.accept_client(client, host, hello, chosen).await {
         Ok((client, info)) => {
             asked.ctx.client_tls = Some(info.clone());
@@ -122,16 +123,9 @@ async fn intercept(mut asked: Asked, tls: &Tls, hello: &ClientHello, client: Rep
 
 /// The origin's TLS failed: the client's handshake is finished all the same, so that the cause can be told in an
 /// answer instead of an unexplained alert.
-async fn origin_failed(
-    mut asked: Asked,
-    tls: &Tls,
-    hello: &ClientHello,
-    client: Replay<TcpStream>,
-    failure: TlsFailure,
-) {
+async fn origin_failed(mut asked: Asked, tls: &Tls, hello: &ClientHello, client: Replay<TcpStream>, error: DialError) {
     let alpn = Alpn::without_origin(&hello.alpn);
     let accepted = tls.accept_client(client, asked.host_str(), hello, alpn).await;
-    let error = DialError::from(failure);
     let told = match accepted {
         Ok((client, info)) => {
             let origin = Origin {

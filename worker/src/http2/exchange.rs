@@ -157,6 +157,7 @@ impl Exchange {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(error)) => {
                 let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+                error.reached.describe(recorder);
                 self.error(status, error.code, &error.detail).await;
                 Err(Outcome::Served)
             }

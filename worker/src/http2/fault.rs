@@ -67,6 +67,15 @@ impl Cause {
         }
     }
 
+    /// Does a peer that wants nothing more end like this?
+    pub(super) fn is_leaving(&self) -> bool {
+        match self {
+            Self::Reset(reason) => matches!(*reason, Reason::NO_ERROR | Reason::CANCEL),
+            Self::Unprocessed | Self::Lost(_) => true,
+            Self::Malformed(_) | Self::TooLarge(_) | Self::Tls(_) => false,
+        }
+    }
+
     /// As a failure of the origin's it is recorded with this error code and these words.
     pub(super) fn of_origin(&self) -> (&'static str, String) {
         match self {

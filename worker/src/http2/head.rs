@@ -54,6 +54,16 @@ pub(super) fn describe_response(recorder: &Recorder, parts: &response::Parts) {
     recorder.first_byte();
 }
 
+/// How long the body of a final answer to `method` is by its head (RFC 9110 §6.4.1), if it says so.
+pub(super) fn content_length(method: &Method, parts: &response::Parts) -> Option<u64> {
+    if *method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Some(0);
+    }
+    // What is not a number, or another one than before, h2 has refused.
+    let value = parts.headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
 /// Adds a 1xx answer. Those that would make the record too long are left out.
 pub(super) fn describe_informational(recorder: &Recorder, parts: &response::Parts) {
     let lines = response_lines(parts);

@@ -104,21 +104,22 @@ impl Origins {
     async fn dial(&self) -> Result<Live, DialError> {
         let upstream = upstream::dial(&self.service, &self.origin).await?;
         if upstream.tls.as_ref().is_some_and(|tls| tls.alpn != "h2") {
-            return Err(DialError {
-                code: error_code::UPSTREAM_ABORTED,
-                detail: "the origin does not speak HTTP/2 any more".to_owned(),
-                dns_us: None,
-            });
+            let detail = "the origin does not speak HTTP/2 any more";
+            return Err(DialError::new(error_code::UPSTREAM_ABORTED, detail, upstream.facts()));
         }
         handshake(&self.service, upstream).await
     }
 }
 
 async fn handshake(service: &Service, upstream: Upstream) -> Result<Live, DialError> {
-    let (sender, connection) = builder()
-        .handshake(upstream.io)
-        .await
-        .map_err(|error| failed(&Cause::from(error)))?;
+    let facts = upstream.facts();
+    let (sender, connection) = match builder().handshake(upstream.io).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let (code, detail) = Cause::from(error).of_origin();
+            return Err(DialError::new(code, detail, facts));
+        }
+    };
     let drain = service.drain.clone();
     service.drain.tracker().spawn(async move {
         tokio::select! {
@@ -129,9 +130,9 @@ async fn handshake(service: &Service, upstream: Upstream) -> Result<Live, DialEr
     });
     Ok(Live {
         sender,
-        address: upstream.address,
+        address: facts.address,
         tls: upstream.tls,
-        dialled: Mutex::new(Some(upstream.timings)),
+        dialled: Mutex::new(Some(facts.timings)),
     })
 }
 
@@ -146,15 +147,6 @@ fn builder() -> client::Builder {
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_send_buffer_size(SEND_BUFFER);
     builder
-}
-
-fn failed(cause: &Cause) -> DialError {
-    let (code, detail) = cause.of_origin();
-    DialError {
-        code,
-        detail,
-        dns_us: None,
-    }
 }
 
 /// Locks `mutex`; nothing that it guards can be left half-changed.

@@ -22,7 +22,11 @@ pub(super) enum Failed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Request,
-    Response,
+    Response {
+        /// With this piece the answer has all of its Content-Length: for most clients that is its end, before END_STREAM
+        /// has come.
+        whole: bool,
+    },
 }
 
 /// The next piece of a body; `None` at its end. Notices as well that the other side wants no more of it.
@@ -54,10 +58,11 @@ pub(super) async fn pass(
     // END_STREAM goes where it came, not into a frame of its own.
     let last = from.is_end_stream();
     let copy = data.clone();
-    if last && body == Body::Response && recorder.is_durable() {
+    let ends = last || body == Body::Response { whole: true };
+    let recorded = ends && body != Body::Request && recorder.is_durable();
+    if recorded {
         recorder.response_data(&copy).await;
         recorder.before_end().await;
-        return send(to, data, true).await.map(|()| true).map_err(Failed::To);
     }
     send(to, data, last).await.map_err(Failed::To)?;
     // The sender gets its window back only now that the receiver has taken the bytes. It fails only for a stream that
@@ -65,7 +70,8 @@ pub(super) async fn pass(
     let _ = from.flow_control().release_capacity(copy.len());
     match body {
         Body::Request => recorder.request_data(&copy).await,
-        Body::Response => recorder.response_data(&copy).await,
+        Body::Response { .. } if recorded => {}
+        Body::Response { .. } => recorder.response_data(&copy).await,
     }
     Ok(last)
 }
@@ -74,7 +80,7 @@ pub(super) async fn pass(
 async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recorder, body: Body) -> Result<(), Failed> {
     let trailers = from.trailers().await.map_err(|error| Failed::From(error.into()))?;
     let Some(trailers) = trailers else {
-        if body == Body::Response {
+        if body != Body::Request {
             recorder.before_end().await;
         }
         return send(to, Bytes::new(), true).await.map_err(Failed::To);
@@ -82,9 +88,9 @@ async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recor
     let lines = head::field_lines(&trailers);
     recorder.with(|exchange| match body {
         Body::Request => exchange.request_trailers = lines,
-        Body::Response => exchange.response_trailers = lines,
+        Body::Response { .. } => exchange.response_trailers = lines,
     });
-    if body == Body::Response {
+    if body != Body::Request {
         recorder.before_end().await;
     }
     to.send_trailers(trailers)

@@ -55,26 +55,27 @@ impl Connected {
 /// If any address is a listener of this service or of the control plane, nothing is connected to.
 pub async fn connect(service: &Service, host: &str, port: u16) -> Result<Connected, DialError> {
     let begun = Instant::now();
-    let late = || {
-        let detail = format!("no connection within {} seconds", limits::CONNECT_TIMEOUT.as_secs());
-        DialError::new(error_code::UPSTREAM_CONNECT_TIMEOUT, detail)
-    };
     let (addresses, dns_us) = if let Ok(ip) = host.parse::<IpAddr>() {
         (Ok(vec![SocketAddr::new(ip, port)]), None)
     } else {
         (resolve(host, port).await, Some(begun.elapsed().as_micros() as u64))
     };
-    let addresses = addresses.map_err(|error| DialError { dns_us, ..error })?;
+    let reached = |connect_us| UpstreamFacts {
+        timings: Timings {
+            dns_us,
+            connect_us,
+            ..Timings::default()
+        },
+        ..UpstreamFacts::default()
+    };
+    let addresses = addresses.map_err(|detail| DialError::new(error_code::DNS_FAILED, detail, reached(None)))?;
     let config = service.config();
     if addresses
         .iter()
         .any(|&a| loops::leads_to(a, &service.listeners()) || loops::leads_to(a, &config.control_addresses))
     {
         let detail = "the request leads back to this proxy or to its control plane";
-        return Err(DialError {
-            dns_us,
-            ..DialError::new(error_code::LOOP_DETECTED, detail)
-        });
+        return Err(DialError::new(error_code::LOOP_DETECTED, detail, reached(None)));
     }
     drop(config);
     let resolved = Instant::now();
@@ -82,16 +83,18 @@ pub async fn connect(service: &Service, host: &str, port: u16) -> Result<Connect
     let raced = timeout(left, race(interleave(addresses)))
         .await
         .unwrap_or_else(|_| Err(late()));
-    let (stream, address) = raced.map_err(|error| DialError { dns_us, ..error })?;
+    let connect_us = resolved.elapsed().as_micros() as u64;
+    let (stream, address) = raced.map_err(|(code, detail)| DialError::new(code, detail, reached(Some(connect_us))))?;
     Ok(Connected {
         stream,
         address: address.to_string().into(),
         dns_us,
-        connect_us: resolved.elapsed().as_micros() as u64,
+        connect_us,
     })
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+/// The addresses of a name, or what is wrong.
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let detail = match timeout(limits::CONNECT_TIMEOUT, lookup_host((host, port))).await {
         Ok(Ok(found)) => {
             let addresses: Vec<_> = found.collect();
@@ -106,7 +109,15 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
             limits::CONNECT_TIMEOUT.as_secs()
         ),
     };
-    Err(DialError::new(error_code::DNS_FAILED, detail))
+    Err(detail)
+}
+
+/// An error code, and the cause for people.
+type Refused = (&'static str, String);
+
+fn late() -> Refused {
+    let detail = format!("no connection within {} seconds", limits::CONNECT_TIMEOUT.as_secs());
+    (error_code::UPSTREAM_CONNECT_TIMEOUT, detail)
 }
 
 /// Families in turn, beginning with that of the resolver's first choice (RFC 8305 §4).
@@ -124,7 +135,7 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Connects to the first address that answers; the next one is tried when one fails or hesitates.
-async fn race(addresses: Vec<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
+async fn race(addresses: Vec<SocketAddr>) -> Result<(TcpStream, SocketAddr), Refused> {
     let mut waiting = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last_error = None;
@@ -152,7 +163,7 @@ async fn attempt(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((stream, address))
 }
 
-fn refused(error: Option<&io::Error>) -> DialError {
+fn refused(error: Option<&io::Error>) -> Refused {
     let code = match error.map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => error_code::UPSTREAM_REFUSED,
         Some(io::ErrorKind::TimedOut) => error_code::UPSTREAM_CONNECT_TIMEOUT,
@@ -162,7 +173,7 @@ fn refused(error: Option<&io::Error>) -> DialError {
         || "there is no address to connect to".to_owned(),
         |error| format!("cannot connect: {}", disconnect::without_number(error)),
     );
-    DialError::new(code, detail)
+    (code, detail)
 }
 
 #[cfg(test)]
@@ -187,6 +198,6 @@ mod tests {
             unused.local_addr().unwrap()
         };
         assert_eq!(race(vec![closed, open]).await.unwrap().1, open);
-        assert_eq!(race(vec![closed]).await.unwrap_err().code, error_code::UPSTREAM_REFUSED);
+        assert_eq!(race(vec![closed]).await.unwrap_err().0, error_code::UPSTREAM_REFUSED);
     }
 }

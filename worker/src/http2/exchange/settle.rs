@@ -43,7 +43,9 @@ impl Exchange {
                     None
                 };
                 upstream.send_reset(reset.unwrap_or(Reason::CANCEL));
-                self.note_client(&cause);
+                if progress != Progress::Whole || !cause.is_leaving() {
+                    self.note_client(&cause);
+                }
                 let cancelled = reset.is_some() && progress == Progress::Waiting;
                 if cancelled { Outcome::Cancelled } else { Outcome::Served }
             }
@@ -53,7 +55,7 @@ impl Exchange {
                 }
                 match progress {
                     Progress::Waiting => self.no_answer(cause).await,
-                    Progress::Streaming => self.answer_cut(&cause),
+                    Progress::Streaming | Progress::Whole => self.answer_cut(&cause),
                     Progress::Done => self.request_cut(&cause).await,
                 }
                 Outcome::Served

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
-use http::Response;
+use http::{Method, Response};
 use proxyplane_record::Flags;
 use proxyplane_spec::limits;
 use tokio::time::timeout;
@@ -34,6 +34,8 @@ pub(super) enum Progress {
     Waiting,
     /// The head has been passed on.
     Streaming,
+    /// All of its Content-Length has been passed on, but not its end; the request is over. Clients may leave now.
+    Whole,
     /// All of it has been passed on.
     Done,
 }
@@ -50,6 +52,8 @@ impl State {
         match self.progress.load(Relaxed) {
             0 => Progress::Waiting,
             1 => Progress::Streaming,
+            2 if self.uploading.load(Relaxed) == 0 => Progress::Whole,
+            2 => Progress::Streaming,
             _ => Progress::Done,
         }
     }
@@ -63,11 +67,12 @@ impl Exchange {
             recorder,
             respond,
             body,
+            method,
             ..
         } = self;
         let patient = recorder.with(|exchange| exchange.request_content_type.starts_with(GRPC));
         let upload = upload(recorder, body, &mut sent.body, &state, patient);
-        let download = download(recorder, respond, &mut sent.response, &state);
+        let download = download(recorder, respond, method, &mut sent.response, &state);
         let result = both(upload, download).await;
         (state.progress(), result)
     }
@@ -138,6 +143,7 @@ async fn upload(
 async fn download(
     recorder: &Recorder,
     respond: &mut SendResponse<Bytes>,
+    method: &Method,
     response: &mut ResponseFuture,
     state: &State,
 ) -> Result<(), Fault> {
@@ -153,22 +159,28 @@ async fn download(
     if state.uploading.load(Relaxed) == 1 {
         recorder.with(|exchange| exchange.flags |= Flags::EARLY_RESPONSE);
     }
-    let whole = from.is_end_stream();
-    if whole {
+    let mut last = from.is_end_stream();
+    let mut left = head::content_length(method, &parts);
+    if last || left == Some(0) {
         recorder.before_end().await;
     }
-    let passed = respond.send_response(Response::from_parts(parts, ()), whole);
+    let passed = respond.send_response(Response::from_parts(parts, ()), last);
     let Ok(mut to) = passed else {
         return Err(Fault::Client(closed(respond).await));
     };
-    state.progress.store(1, Relaxed);
-    let mut last = whole;
+    state.progress.store(if left == Some(0) { 2 } else { 1 }, Relaxed);
     while !last {
         let data = pump::next(&mut from, &mut to).await.map_err(fault)?;
-        let passed = pump::pass(data, &mut from, &mut to, recorder, Body::Response).await;
+        let size = data.as_ref().map_or(0, Bytes::len) as u64;
+        left = left.map(|left| left.saturating_sub(size));
+        let whole = size > 0 && left == Some(0);
+        let passed = pump::pass(data, &mut from, &mut to, recorder, Body::Response { whole }).await;
         last = passed.map_err(fault)?;
+        if whole {
+            state.progress.store(2, Relaxed);
+        }
     }
-    state.progress.store(2, Relaxed);
+    state.progress.store(3, Relaxed);
     Ok(())
 }
 

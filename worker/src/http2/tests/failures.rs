@@ -1,4 +1,7 @@
+use futures_util::FutureExt as _;
+use http::Method;
 use proxyplane_record::{Flags, error_code};
+use proxyplane_spec::CaptureSpec;
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
@@ -148,6 +151,80 @@ async fn an_origin_that_goes_away_is_told_by_502_before_the_answer_and_by_a_rese
     assert!(rows.iter().all(|row| row.error == error_code::UPSTREAM_ABORTED));
     assert_eq!((rows[0].status, rows[0].flags & Flags::LOCAL_ANSWER != 0), (502, true));
     assert_eq!((rows[1].status, rows[1].response_size), (200, 5));
+}
+
+/// An origin whose answers say that they have 5 bytes, and never end behind them.
+async fn endless() -> SocketAddr {
+    answering(|request, mut respond| async move {
+        let response = Response::builder().header("content-length", "5").body(()).unwrap();
+        let mut stream = respond.send_response(response, false).unwrap();
+        if request.method() != Method::HEAD {
+            stream.send_data(Bytes::from_static(b"whole"), false).unwrap();
+        }
+        let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_has_all_of_a_content_length_may_leave_before_the_end_of_the_stream() {
+    for reset in [None, Some(Reason::CANCEL), Some(Reason::NO_ERROR)] {
+        for method in ["GET", "HEAD"] {
+            let bench = Bench::new(endless().await).await;
+            let (response, mut request) = bench.send(bench.request(method, b"/"), true).await;
+            let mut response = response.await.unwrap();
+            if method == "GET" {
+                assert_eq!(response.body_mut().data().await.unwrap().unwrap(), "whole");
+            }
+            if let Some(reason) = reset {
+                request.send_reset(reason);
+                testing::standstill().await;
+            }
+            let row = bench.rows().await.remove(0);
+            assert_eq!((row.status, &row.error[..]), (200, &b""[..]), "{method}, {reset:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_before_that_or_inside_of_the_request_has_aborted() {
+    let bench = Bench::new(endless().await).await;
+    let (response, mut request) = bench.send(bench.request("POST", b"/"), false).await;
+    request.send_data(Bytes::from_static(b"half"), false).unwrap();
+    let mut response = response.await.unwrap();
+    assert_eq!(response.body_mut().data().await.unwrap().unwrap(), "whole");
+    assert_eq!(bench.rows().await[0].error, error_code::CLIENT_ABORTED);
+
+    let short = answering(|_, mut respond| async move {
+        let response = Response::builder().header("content-length", "6").body(()).unwrap();
+        let mut stream = respond.send_response(response, false).unwrap();
+        stream.send_data(Bytes::from_static(b"short"), false).unwrap();
+        let _ = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+    })
+    .await;
+    let bench = Bench::new(short).await;
+    let (response, _request) = bench.send(bench.request("GET", b"/"), true).await;
+    let mut response = response.await.unwrap();
+    assert_eq!(response.body_mut().data().await.unwrap().unwrap(), "short");
+    assert_eq!(bench.rows().await[0].error, error_code::CLIENT_ABORTED);
+}
+
+#[tokio::test]
+async fn with_durable_before_end_a_content_length_is_complete_only_once_its_record_is_kept() {
+    let bench = Bench::new(endless().await).await;
+    let capture = Arc::clone(&bench.service.capture);
+    capture.configure(&CaptureSpec {
+        durable_before_end: true,
+        ..CaptureSpec::default()
+    });
+    let (response, _request) = bench.send(bench.request("GET", b"/"), true).await;
+    let mut response = response.await.unwrap();
+    let mut data = std::pin::pin!(response.body_mut().data());
+    testing::standstill().await;
+    assert!(data.as_mut().now_or_never().is_none());
+    let row = testing::ended(&testing::records(&capture)).remove(0);
+    assert_eq!((row.status, row.response_size, row.response_captured), (200, 5, 5));
+    assert_eq!(data.await.unwrap().unwrap(), "whole");
 }
 
 #[tokio::test]
