@@ -26,9 +26,12 @@ pub(crate) enum Error {
         name: String,
         hint: Option<String>,
     },
-    /// Nobody answers, or the connection broke.
+    /// Nobody answers.
     #[error("cannot reach {server}: {cause}")]
     Unreachable { server: String, cause: String },
+    /// The connection broke, or never was one of gRPC.
+    #[error("the connection to the server broke: {0}")]
+    Broken(String),
     /// The server answered with an error.
     #[error("{}", .0.message)]
     Api(Box<ApiError>),
@@ -60,10 +63,7 @@ impl From<Status> for Error {
         let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
             && std::error::Error::source(&status).is_some();
         if info.is_none() && broken {
-            return Self::Unreachable {
-                server: "the server".to_owned(),
-                cause: root_cause(&status),
-            };
+            return Self::Broken(root_cause(&status));
         }
         let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         let violations = status
@@ -96,7 +96,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Ambiguous { .. } => 2,
             Self::NotFound { .. } => 4,
-            Self::Unreachable { .. } => 3,
+            Self::Unreachable { .. } | Self::Broken(_) => 3,
             Self::Api(api) => api.exit_code(),
             // A reader that has seen enough, such as `head`, is no failure.
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -137,6 +137,10 @@ impl Error {
             Self::Unreachable { .. } => {
                 Some("is it running? `make run` or `proxyplane serve` starts it; --server says where it is".into())
             }
+            Self::Broken(_) => Some(
+                "is it still running? If so, what listens there may not be Proxyplane: --server says where to look"
+                    .into(),
+            ),
             Self::Api(api) => api.hint(),
             _ => None,
         }

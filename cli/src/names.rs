@@ -39,7 +39,14 @@ pub(crate) async fn proxy(client: &Client, name: &str, workspace: Option<&str>) 
             "'{name}' names no proxy: it is NAME, WORKSPACE/NAME or an id"
         )));
     }
-    // Names hold no '/', so the workspace that is part of the name is what is meant.
+    if let (Some(own), Some(said)) = (own, workspace)
+        && own != said
+        && self::workspace(client, said).await?.code != own
+    {
+        return Err(Error::Usage(format!(
+            "'{name}' is of the workspace '{own}', but --workspace says '{said}'"
+        )));
+    }
     let wanted = own.or(workspace).unwrap_or(DEFAULT_WORKSPACE);
     let named = proxies_named(client, bare).await?;
     match pick(named, wanted, own.is_none() && workspace.is_none(), name) {

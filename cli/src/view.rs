@@ -22,7 +22,7 @@ pub(crate) use workspace::Workspace;
 
 use prost_types::Timestamp;
 
-use crate::when;
+use crate::{names::DEFAULT_WORKSPACE, when};
 
 /// RFC 3339, or null.
 fn time(at: Option<&Timestamp>) -> Option<String> {
@@ -32,6 +32,13 @@ fn time(at: Option<&Timestamp>) -> Option<String> {
 /// What the API says with an empty text, JSON says with null.
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
+}
+
+/// How a proxy is named on the command line: those of other workspaces than the default one may have the same name.
+fn proxy_path(workspace: Option<&str>, proxy: Option<&str>) -> Option<String> {
+    let proxy = proxy?;
+    let elsewhere = workspace.filter(|code| *code != DEFAULT_WORKSPACE);
+    Some(elsewhere.map_or_else(|| proxy.to_owned(), |code| format!("{code}/{proxy}")))
 }
 
 /// The name of a setting, of its path in an update mask: those of the kind of proxy stand beside the others.

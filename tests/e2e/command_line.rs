@@ -1,6 +1,6 @@
 //! `proxyctl` itself: exit codes, completions, what is printed where.
 
-use proxyplane_tests::{Curl, World, free_port};
+use proxyplane_tests::{Curl, RawOrigin, World, free_port};
 
 #[test]
 fn an_unreachable_server_is_exit_code_3() {
@@ -27,6 +27,17 @@ fn a_wrong_command_line_is_exit_code_2() {
     world
         .proxyctl(["traffic", "list", "--since", "yesterday"])
         .fails(2, "--since");
+    world
+        .proxyctl(["proxy", "create", "x", "--port", "-1"])
+        .fails(2, "'-1' for '--port <PORT>': -1 is not in 0..=65535");
+}
+
+#[test]
+fn what_listens_there_and_is_no_proxyplane_is_exit_code_3() {
+    let origin = RawOrigin::serving(|peer| peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
+    World::shared()
+        .proxyctl(["--server", &origin.http(""), "proxy", "list"])
+        .fails(3, "what listens there may not be Proxyplane");
 }
 
 #[test]

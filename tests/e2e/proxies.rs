@@ -41,6 +41,10 @@ fn a_proxy_is_found_by_name_by_full_name_and_by_id() {
     let workspace = world.workspace();
     let proxy = workspace.proxy("Testing Proxy").create();
     let full = format!("{}/Testing Proxy", workspace.code());
+    let elsewhere = world.workspace();
+    elsewhere
+        .proxyctl(["proxy", "get", &full])
+        .fails(2, &format!("but --workspace says '{}'", elsewhere.code()));
     for (name, ran) in [
         (
             "bare",

@@ -136,7 +136,9 @@ fn an_open_websocket_has_a_row_and_its_messages_can_be_listed() {
     let row = open_row(&proxy);
     assert_eq!((&row["kind"], &row["status"]), (&"websocket".into(), &101.into()));
     stored_messages(&proxy, row.id(), 2);
-    assert_eq!(proxy.websockets()[0]["closed_at"], Value::Null);
+    let connection = proxy.websockets().remove(0);
+    assert_eq!(connection["closed_at"], Value::Null);
+    assert_eq!(connection["workspace"], workspace.code());
 }
 
 #[test]

@@ -3,9 +3,8 @@
 use proxyplane_proto::v1;
 use serde::Serialize;
 
-use super::{some, time, variant};
+use super::{proxy_path, some, time, variant};
 use crate::{
-    names::DEFAULT_WORKSPACE,
     output::{Row, Text, Tone},
     when,
 };
@@ -106,11 +105,8 @@ impl From<v1::Exchange> for Exchange {
 }
 
 impl Exchange {
-    /// How its proxy is named on the command line: proxies of other workspaces than the default one may have its name.
     fn proxy_path(&self) -> Option<String> {
-        let proxy = self.proxy.as_ref()?;
-        let elsewhere = self.workspace.as_ref().filter(|code| *code != DEFAULT_WORKSPACE);
-        Some(elsewhere.map_or_else(|| proxy.clone(), |code| format!("{code}/{proxy}")))
+        proxy_path(self.workspace.as_deref(), self.proxy.as_deref())
     }
 
     /// Was it read inside of a tunnel that a CONNECT opened?

@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proxyplane_proto::v1::{self, MessageDirection};
 use serde::Serialize;
 
-use super::{some, time};
+use super::{proxy_path, some, time};
 use crate::{
     escape,
     output::{Row, Text, Tone},
@@ -17,6 +17,8 @@ pub(crate) struct Connection {
     id: String,
     proxy: Option<String>,
     proxy_id: Option<String>,
+    /// Code of its workspace; null when that is gone.
+    workspace: Option<String>,
     workspace_id: Option<String>,
     url: String,
     subprotocol: Option<String>,
@@ -40,6 +42,7 @@ impl From<v1::WebSocketConnection> for Connection {
             id: from.exchange_id,
             proxy: some(from.proxy_name),
             proxy_id: some(from.proxy_id),
+            workspace: some(from.workspace_code),
             workspace_id: some(from.workspace_id),
             url: from.url,
             subprotocol: some(from.subprotocol),
@@ -97,7 +100,7 @@ impl Row for Connection {
                 when::bytes(self.bytes_from_client),
                 when::bytes(self.bytes_from_server)
             )),
-            Text::plain(self.proxy.as_deref().unwrap_or("-")),
+            Text::plain(proxy_path(self.workspace.as_deref(), self.proxy.as_deref()).unwrap_or_else(|| "-".to_owned())),
             Text::new(&self.id, Tone::Faint),
             Text::plain(&self.url),
         ]

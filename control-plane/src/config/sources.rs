@@ -31,6 +31,18 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Variables that look like settings and are none: misspelt ones. What begins with `PROXYPLANE_WORKER_` is for workers.
+    pub fn unknown(&self) -> Vec<&str> {
+        let is_setting = |name: &str| settings::ALL.into_iter().any(|setting| setting.variable() == name);
+        let names = self.0.keys().map(String::as_str);
+        let mut unknown: Vec<_> = names
+            .filter(|name| name.starts_with("PROXYPLANE_") && !name.starts_with("PROXYPLANE_WORKER_"))
+            .filter(|name| !is_setting(name))
+            .collect();
+        unknown.sort_unstable();
+        unknown
+    }
+
     /// The directory that `variable` names, else `below` in the home directory (XDG base directory specification).
     pub fn xdg(&self, variable: &str, below: &str) -> Option<PathBuf> {
         let named = self.get(variable).map(PathBuf::from).filter(|path| path.is_absolute());

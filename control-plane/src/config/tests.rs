@@ -42,6 +42,18 @@ impl Drop for Home {
 }
 
 #[test]
+fn misspelt_variables_are_noticed() {
+    let environment = Environment::from_iter([
+        ("PROXYPLANE_LISTEN", "127.0.0.1:1"),
+        ("PROXYPLANE_LISTENS", "127.0.0.1:1"),
+        ("PROXYPLANE_DATA", "/x"),
+        ("PROXYPLANE_WORKER_THREADS", "2"),
+        ("HOME", "/"),
+    ]);
+    assert_eq!(environment.unknown(), ["PROXYPLANE_DATA", "PROXYPLANE_LISTENS"]);
+}
+
+#[test]
 fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
     let home = Home::new();
     let listen = |flag: &[&str], environment: &[(&str, &str)]| {

@@ -289,17 +289,39 @@ fn joined(violations: &[Violation]) -> String {
         .join("; ")
 }
 
+/// Most bytes of a worker's log in an error: of more the newest are said, for they say why.
+const LOG_MAX: usize = 1_200;
+
 fn last_lines(log: &[String]) -> String {
     if log.is_empty() {
-        String::new()
-    } else {
-        format!("; its last log lines:\n{}", log.join("\n"))
+        return String::new();
+    }
+    let text = log.join("\n");
+    match text.len().checked_sub(LOG_MAX) {
+        None | Some(0) => format!("; its last log lines:\n{text}"),
+        Some(more) => format!("; its last log lines:\n…{}", &text[text.ceil_char_boundary(more)..]),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_log_the_newest_lines_are_told() {
+        let failed = |log: Vec<String>| {
+            let detail = "it ended".to_owned();
+            Error::WorkerFailed { detail, log }.to_string()
+        };
+        assert_eq!(failed(vec![]), "it ended");
+        assert_eq!(
+            failed(vec!["a".into(), "b".into()]),
+            "it ended; its last log lines:\na\nb"
+        );
+        let long = failed((0..200).map(|n| format!("line ä {n}")).collect());
+        assert!(long.len() < LOG_MAX + 50 && long.contains('…'), "{long}");
+        assert!(long.ends_with("line ä 198\nline ä 199"), "{long}");
+    }
 
     #[test]
     fn a_port_conflict_names_the_proxy_that_holds_it() {

@@ -25,6 +25,8 @@ pub struct WebSocketRow {
     pub exchange_id: ExchangeId,
     /// Where it belongs.
     pub workspace_id: WorkspaceId,
+    /// Its workspace's code, while that exists.
+    pub workspace_code: Option<String>,
     /// The service that carried it, if one did.
     pub service_id: Option<ServiceId>,
     /// Its service's name, while that exists.
@@ -60,6 +62,7 @@ impl WebSocketRow {
         Some(Self {
             exchange_id: row.id,
             workspace_id: row.workspace_id,
+            workspace_code: row.workspace_code.clone(),
             service_id: row.service_id,
             service_name: row.service_name.clone(),
             url: row.url(),
@@ -90,6 +93,7 @@ pub struct WebSocketFilter {
 struct Raw {
     exchange_id: ExchangeId,
     workspace_id: WorkspaceId,
+    workspace_code: Option<String>,
     service_id: Option<Uuid>,
     service_name: Option<String>,
     scheme: Option<String>,
@@ -126,6 +130,7 @@ impl From<Raw> for WebSocketRow {
         Self {
             exchange_id: raw.exchange_id,
             workspace_id: raw.workspace_id,
+            workspace_code: raw.workspace_code,
             service_id: raw.service_id.map(ServiceId),
             service_name: raw.service_name,
             url: url.unwrap_or_default(),
@@ -149,12 +154,12 @@ macro_rules! whole {
     ($which:literal $(, $value:expr)* $(,)?) => {
         sqlx::query_as!(
             Raw,
-            r#"SELECT w.exchange_id, w.workspace_id, w.service_id, s.name AS "service_name?", e.scheme AS "scheme?",
-                      e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query, w.subprotocol, w.extensions,
+            r#"SELECT w.exchange_id, w.workspace_id, c.code AS "workspace_code?", w.service_id, s.name AS "service_name?",
+                      e.scheme AS "scheme?", e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query, w.subprotocol, w.extensions,
                       w.opened_at, w.closed_at, w.close_code, w.close_reason, w.messages_from_client,
                       w.messages_from_server, w.bytes_from_client, w.bytes_from_server
                FROM websocket_connections w LEFT JOIN exchanges e ON e.id = w.exchange_id
-                    LEFT JOIN services s ON s.id = w.service_id "#
+                    LEFT JOIN services s ON s.id = w.service_id LEFT JOIN workspaces c ON c.id = w.workspace_id "#
                 + $which
             $(, $value)*
         )

@@ -16,6 +16,10 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Parses a whole head, from its status line to its empty line.
     pub fn parse(raw: Bytes, limits: Limits) -> Result<Self, Refusal> {
+        // First: of what is no HTTP at all, nothing else is worth saying.
+        if !raw.starts_with(b"HTTP/") {
+            return Err(Refusal::InvalidStatusLine);
+        }
         let head = Head::parse(raw, limits)?;
         let (version, status) = status_line(head.start_line())?;
         let declared = framing::declared(&head, version)?;

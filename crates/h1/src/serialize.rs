@@ -91,7 +91,8 @@ fn fate(head: &Head, field: FieldRef<'_>) -> Fate {
         Known::Connection
         | Known::Http2Settings
         | Known::KeepAlive
-        | Known::ProxyAuthenticate
+        // What a client says to a proxy is for us. An origin's Proxy-Authenticate stays: inside of a tunnel it is the
+        // client's to see, and RFC 9110 §7.6.1 does not have it removed.
         | Known::ProxyAuthorization
         | Known::ProxyConnection
         | Known::Te

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use proxyplane_h1::{Form, Framing, Known, Limits, RequestHead, ResponseHead, Scanner, Scheme};
+use proxyplane_h1::{Form, Framing, Known, Limits, Refusal, RequestHead, ResponseHead, Scanner, Scheme};
 
 fn request(text: &str) -> RequestHead {
     RequestHead::parse(Bytes::copy_from_slice(text.as_bytes()), Limits::CAPTURE).unwrap()
@@ -71,6 +71,20 @@ fn hop_by_hop_fields_stay_on_their_hop() {
     let expected =
         "GET / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nX-Forwarded-For: 1.2.3.4\r\nAuthorization: y\r\nx-END: 2\r\n\r\n";
     assert_eq!(forwarded(head), expected);
+}
+
+#[test]
+fn what_an_origin_asks_of_the_client_itself_reaches_it() {
+    let asking = "HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(answered(asking, false), asking);
+}
+
+#[test]
+fn what_is_no_http_is_refused_as_that() {
+    for text in ["SSH-2.0-x\r\n\r\n", "220 mail\r\nno field\r\n\r\n", "\x16\x03\r\n\r\n"] {
+        let refused = ResponseHead::parse(Bytes::from(text), Limits::CAPTURE).unwrap_err();
+        assert_eq!(refused, Refusal::InvalidStatusLine, "{text:?}");
+    }
 }
 
 #[test]

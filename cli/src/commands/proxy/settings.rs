@@ -14,7 +14,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     pub(super) host: Option<String>,
     /// Port to listen on; create picks a free one unless given, or for 0. A running proxy moves there without a restart.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
     pub(super) port: Option<u16>,
     /// What happens when the port is still taken 30 s after the server came up: disable the proxy, or keep trying
     /// (disable unless given).

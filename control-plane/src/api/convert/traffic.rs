@@ -245,6 +245,7 @@ pub(in crate::api) fn websocket(row: WebSocketRow) -> v1::WebSocketConnection {
         proxy_id: row.service_id.map(|id| id.to_string()).unwrap_or_default(),
         proxy_name: row.service_name.unwrap_or_default(),
         workspace_id: row.workspace_id.to_string(),
+        workspace_code: row.workspace_code.unwrap_or_default(),
         url: row.url,
         subprotocol: row.subprotocol,
         extensions: row.extensions,
