@@ -29,9 +29,12 @@ pub(crate) enum Error {
     /// Nobody answers.
     #[error("cannot reach {server}: {cause}")]
     Unreachable { server: String, cause: String },
-    /// The connection broke, or never was one of gRPC.
+    /// The connection broke.
     #[error("the connection to the server broke: {0}")]
     Broken(String),
+    /// Somebody answers, but not in HTTP/2.
+    #[error("what the server answers is no gRPC: {0}")]
+    NotGrpc(String),
     /// The server answered with an error.
     #[error("{}", .0.message)]
     Api(Box<ApiError>),
@@ -60,10 +63,13 @@ pub(crate) struct ApiError {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
-        let broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
-            && std::error::Error::source(&status).is_some();
-        if info.is_none() && broken {
-            return Self::Broken(root_cause(&status));
+        // With a cause it was found here, and is none of the server's answers.
+        if info.is_none() && std::error::Error::source(&status).is_some() {
+            match status.code() {
+                Code::Unavailable | Code::Unknown | Code::Cancelled => return Self::Broken(root_cause(&status)),
+                Code::Internal => return Self::NotGrpc(root_cause(&status)),
+                _ => {}
+            }
         }
         let (reason, metadata) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         let violations = status
@@ -96,7 +102,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Ambiguous { .. } => 2,
             Self::NotFound { .. } => 4,
-            Self::Unreachable { .. } | Self::Broken(_) => 3,
+            Self::Unreachable { .. } | Self::Broken(_) | Self::NotGrpc(_) => 3,
             Self::Api(api) => api.exit_code(),
             // A reader that has seen enough, such as `head`, is no failure.
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -106,7 +112,7 @@ impl Error {
 
     /// Is it worth trying again, because the server went away rather than refused?
     pub(crate) fn is_lost_connection(&self) -> bool {
-        self.exit_code() == 3
+        !matches!(self, Self::NotGrpc(_)) && self.exit_code() == 3
     }
 
     /// Tells the user, on standard error.
@@ -137,7 +143,7 @@ impl Error {
             Self::Unreachable { .. } => {
                 Some("is it running? `make run` or `proxyplane serve` starts it; --server says where it is".into())
             }
-            Self::Broken(_) => Some(
+            Self::Broken(_) | Self::NotGrpc(_) => Some(
                 "is it still running? If so, what listens there may not be Proxyplane: --server says where to look"
                     .into(),
             ),
