@@ -59,8 +59,8 @@ pub(super) async fn pass(
     let last = from.is_end_stream();
     let copy = data.clone();
     let ends = last || body == Body::Response { whole: true };
-    let recorded = ends && body != Body::Request && recorder.is_durable();
-    if recorded {
+    let kept = ends && body != Body::Request && recorder.is_durable();
+    if kept {
         recorder.response_data(&copy).await;
         recorder.before_end().await;
     }
@@ -70,7 +70,7 @@ pub(super) async fn pass(
     let _ = from.flow_control().release_capacity(copy.len());
     match body {
         Body::Request => recorder.request_data(&copy).await,
-        Body::Response { .. } if recorded => {}
+        Body::Response { .. } if kept => {}
         Body::Response { .. } => recorder.response_data(&copy).await,
     }
     Ok(last)

@@ -51,9 +51,8 @@ impl State {
     fn progress(&self) -> Progress {
         match self.progress.load(Relaxed) {
             0 => Progress::Waiting,
-            1 => Progress::Streaming,
             2 if self.uploading.load(Relaxed) == 0 => Progress::Whole,
-            2 => Progress::Streaming,
+            1 | 2 => Progress::Streaming,
             _ => Progress::Done,
         }
     }
