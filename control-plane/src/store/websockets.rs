@@ -155,9 +155,9 @@ macro_rules! whole {
         sqlx::query_as!(
             Raw,
             r#"SELECT w.exchange_id, w.workspace_id, c.code AS "workspace_code?", w.service_id, s.name AS "service_name?",
-                      e.scheme AS "scheme?", e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query, w.subprotocol, w.extensions,
-                      w.opened_at, w.closed_at, w.close_code, w.close_reason, w.messages_from_client,
-                      w.messages_from_server, w.bytes_from_client, w.bytes_from_server
+                      e.scheme AS "scheme?", e.host AS "host?", e.port AS "port?", e.path AS "path?", e.query,
+                      w.subprotocol, w.extensions, w.opened_at, w.closed_at, w.close_code, w.close_reason,
+                      w.messages_from_client, w.messages_from_server, w.bytes_from_client, w.bytes_from_server
                FROM websocket_connections w LEFT JOIN exchanges e ON e.id = w.exchange_id
                     LEFT JOIN services s ON s.id = w.service_id LEFT JOIN workspaces c ON c.id = w.workspace_id "#
                 + $which
