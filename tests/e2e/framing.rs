@@ -199,6 +199,7 @@ fn an_answer_with_more_than_one_meaning_is_a_502_and_its_connection_is_not_used_
         (b"HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok", "invalid_status_line"),
         (b"HTTP/1.1 200OK\r\nContent-Length: 2\r\n\r\nok", "invalid_status_line"),
         (b"ICY 200 OK\r\nContent-Length: 2\r\n\r\nok", "invalid_status_line"),
+        (b"220 mail.test\r\nno field at all\r\n\r\n", "invalid_status_line"),
         (b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok", "unsupported_version"),
         (
             b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",

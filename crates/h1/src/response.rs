@@ -17,7 +17,7 @@ impl ResponseHead {
     /// Parses a whole head, from its status line to its empty line.
     pub fn parse(raw: Bytes, limits: Limits) -> Result<Self, Refusal> {
         // First: of what is no HTTP at all, nothing else is worth saying.
-        if !raw.starts_with(b"HTTP/") {
+        if !raw.starts_with(b"HTTP/") && !raw.starts_with(b"\r\n") {
             return Err(Refusal::InvalidStatusLine);
         }
         let head = Head::parse(raw, limits)?;
