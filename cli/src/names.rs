@@ -39,20 +39,26 @@ pub(crate) async fn proxy(client: &Client, name: &str, workspace: Option<&str>) 
             "'{name}' names no proxy: it is NAME, WORKSPACE/NAME or an id"
         )));
     }
-    if let (Some(own), Some(said)) = (own, workspace)
-        && own != said
-        && self::workspace(client, said).await?.code != own
-    {
-        return Err(Error::Usage(format!(
-            "'{name}' is of the workspace '{own}', but --workspace says '{said}'"
-        )));
-    }
+    agree(client, name, workspace).await?;
     let wanted = own.or(workspace).unwrap_or(DEFAULT_WORKSPACE);
     let named = proxies_named(client, bare).await?;
     match pick(named, wanted, own.is_none() && workspace.is_none(), name) {
         Err(Error::NotFound { hint: None, .. }) => Err(explain_missing(client, wanted, bare).await?),
         picked => picked,
     }
+}
+
+/// Refuses a `name` of another workspace than the one that was asked for.
+pub(crate) async fn agree(client: &Client, name: &str, said: Option<&str>) -> Result<(), Error> {
+    if let ((Some(own), _), Some(said)) = (split(name), said)
+        && own != said
+        && workspace(client, said).await?.code != own
+    {
+        return Err(Error::Usage(format!(
+            "'{name}' is of the workspace '{own}', but --workspace says '{said}'"
+        )));
+    }
+    Ok(())
 }
 
 /// The workspace with that code or id.

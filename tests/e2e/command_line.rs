@@ -28,6 +28,12 @@ fn a_wrong_command_line_is_exit_code_2() {
         .proxyctl(["traffic", "list", "--since", "yesterday"])
         .fails(2, "--since");
     world
+        .proxyctl(["traffic", "list", "--since", "1m", "--until", "2m"])
+        .fails(2, "--until");
+    world
+        .proxyctl(["proxy", "create", "x", "--extra-ca", "/dev/null"])
+        .fails(2, "holds no certificate");
+    world
         .proxyctl(["proxy", "create", "x", "--port", "-1"])
         .fails(2, "'-1' for '--port <PORT>': -1 is not in 0..=65535");
 }

@@ -248,6 +248,25 @@ fn an_answer_with_more_than_one_meaning_is_a_502_and_its_connection_is_not_used_
     }
 }
 
+#[test]
+fn an_origin_that_speaks_something_else_is_told_at_once_although_it_waits() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("elsewhere").start();
+    let origin = RawOrigin::serving(|peer| {
+        peer.send(b"SSH-2.0-OpenSSH_9.2\r\n")?;
+        peer.read_to_end().map(drop)
+    });
+    let got = proxy.curl().get(&origin.http("/"));
+    assert_eq!(got.status, 502);
+    let said = "invalid_status_line: the origin does not speak HTTP; it says 'SSH-2.0-OpenSSH_9.2'";
+    assert!(got.text().contains(said), "{}", got.text());
+    let row = proxy.exchange();
+    assert_eq!(
+        (&row["error"], &row["error_detail"]),
+        (&"upstream_response_refused".into(), &said.into())
+    );
+}
+
 /// Refused by us, taken by nginx 1.22; everything else that we refuse, nginx refuses too.
 const STRICTER: &[(&str, &str)] = &[
     (

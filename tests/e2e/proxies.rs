@@ -45,6 +45,9 @@ fn a_proxy_is_found_by_name_by_full_name_and_by_id() {
     elsewhere
         .proxyctl(["proxy", "get", &full])
         .fails(2, &format!("but --workspace says '{}'", elsewhere.code()));
+    elsewhere
+        .proxyctl(["proxy", "create", &format!("{}/Another", workspace.code())])
+        .fails(2, "but --workspace says");
     for (name, ran) in [
         (
             "bare",
@@ -188,7 +191,7 @@ fn settings_that_are_none_are_refused_with_their_field() {
             "--passthrough number 2",
         ),
         (vec!["--capture-limit", "5g"], "--capture-limit"),
-        (vec!["--extra-ca", "/dev/null", "--rename", " x"], "--rename"),
+        (vec!["--no-extra-ca", "--rename", " x"], "--rename"),
     ] {
         proxy.ctl("update", arguments.clone()).fails(2, field);
     }

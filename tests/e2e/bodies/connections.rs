@@ -62,6 +62,27 @@ fn a_client_that_vanishes_is_a_row_wherever_it_was() {
 }
 
 #[test]
+fn the_time_until_it_is_sure_that_a_client_is_gone_is_no_part_of_its_exchange() {
+    let workspace = World::shared().workspace();
+    let proxy = workspace.proxy("leaving").start();
+    let (silent, deaf) = (
+        RawOrigin::serving(|peer| peer.read_to_end().map(drop)),
+        DeafOrigin::start(),
+    );
+    let waiting = ask(&proxy, &silent, "GET", "X-Waiting: yes\r\n");
+    silent.gets(b"X-Waiting: yes\r\n\r\n");
+    let mut dialling = proxy.connect();
+    dialling.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", deaf.address()));
+    deaf.is_dialled();
+    // In order, as if they only had nothing more to ask: that is believed for five seconds.
+    drop((waiting, dialling));
+    for row in proxy.exchanges(2) {
+        expect_failed(&row, "client_aborted", "the client closed the connection before");
+        assert!(row["duration_us"].as_u64().unwrap() < 4_000_000, "{row:?}");
+    }
+}
+
+#[test]
 fn a_client_that_vanishes_while_its_origin_is_dialled_is_noticed() {
     let workspace = World::shared().workspace();
     let proxy = workspace.proxy("dialling").start();

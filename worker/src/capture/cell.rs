@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) finished: bool,
     /// What it is counted as while it is open.
     pub(super) counted: Option<OpenKind>,
+    /// When it ended, if that is not now.
+    pub(super) ended_us: Option<u64>,
     /// Where the sweeper knows it, while it has something to do for it.
     slot: Option<usize>,
 }
@@ -107,6 +109,7 @@ impl Cell {
             announced: false,
             finished: false,
             counted: None,
+            ended_us: None,
             slot: None,
         };
         let cell = Arc::new(Self {
@@ -206,7 +209,7 @@ impl Cell {
             self.write_held(state);
         }
         let mut exchange = std::mem::take(&mut state.exchange);
-        exchange.duration_us = self.elapsed_us();
+        exchange.duration_us = state.ended_us.unwrap_or_else(|| self.elapsed_us());
         if exchange.state != i32::from(ExchangeState::Failed) {
             exchange.state = ExchangeState::Complete.into();
         }

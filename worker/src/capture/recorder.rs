@@ -1,6 +1,9 @@
 //! The recorder of one exchange.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use proxyplane_record::{Exchange, ExchangeKind, Flags, Kind, Side, WsMessage, error_code};
@@ -126,6 +129,12 @@ impl Recorder {
     /// Has a failure been recorded?
     pub fn failed(&self) -> bool {
         lock(&self.cell.state).failed()
+    }
+
+    /// It ended so long `ago`, which is known only now: waiting to be sure is not a part of what it took.
+    pub fn ended_ago(&self, ago: Duration) {
+        let ended_us = self.cell.elapsed_us().saturating_sub(ago.as_micros() as u64);
+        lock(&self.cell.state).ended_us = Some(ended_us);
     }
 
     /// The exchange is over. Later calls of any method change nothing that is recorded.

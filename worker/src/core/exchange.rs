@@ -41,8 +41,7 @@ impl<C: Downstream> Session<C> {
                 Ok(Ok(line)) => line,
                 Ok(Err(error)) => return self.unreachable(&recorder, head.method(), error).await,
                 Err(gone) => {
-                    recorder.fail(error_code::CLIENT_ABORTED, gone.0);
-                    recorder.finish();
+                    gone.record(&recorder);
                     return After::Drop;
                 }
             };

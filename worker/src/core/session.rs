@@ -17,7 +17,7 @@ use super::{
     transfer::GRACE,
 };
 use crate::{
-    capture::Start,
+    capture::{Recorder, Start},
     disconnect::{self, Peer},
     forward::Connection,
 };
@@ -50,8 +50,22 @@ pub(crate) struct Request {
     pub(crate) start: Start,
 }
 
-/// The client went away: how, for people.
-pub(crate) struct Gone(pub(crate) String);
+/// The client went away.
+pub(crate) struct Gone {
+    /// How, for people.
+    detail: String,
+    /// So long ago: for some time it might only have ended what it sends.
+    ago: Duration,
+}
+
+impl Gone {
+    /// Ends the record of what it had asked for.
+    pub(crate) fn record(self, recorder: &Recorder) {
+        recorder.fail(error_code::CLIENT_ABORTED, self.detail);
+        recorder.ended_ago(self.ago);
+        recorder.finish();
+    }
+}
 
 enum Wait {
     Filled(io::Result<usize>),
@@ -169,17 +183,18 @@ impl<C: Downstream> Session<C> {
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => {
                         let cause = disconnect::in_words(Peer::Client, &error);
-                        return Poll::Ready(Err(Gone(format!("{cause} before the origin was reached"))));
+                        let detail = format!("{cause} before the origin was reached");
+                        let ago = Duration::ZERO;
+                        return Poll::Ready(Err(Gone { detail, ago }));
                     }
                     Poll::Pending => break,
                 }
             }
-            let gone = || {
-                Err(Gone(
-                    "the client closed the connection before the origin was reached".to_owned(),
-                ))
+            let gone = || Gone {
+                detail: "the client closed the connection before the origin was reached".to_owned(),
+                ago: GRACE,
             };
-            self.deadline.poll(cx).map(|()| gone())
+            self.deadline.poll(cx).map(|()| Err(gone()))
         })
         .await;
         self.deadline.clear();

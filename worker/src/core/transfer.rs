@@ -245,6 +245,7 @@ impl<'a, C: Downstream> Transfer<'a, C> {
             return Some(self.complete());
         }
         if self.client.eof {
+            self.recorder.ended_ago(GRACE);
             return Some(self.client_gone("the client closed the connection before the answer was complete"));
         }
         if self.upload.is_held() {

@@ -125,7 +125,7 @@ pub(super) async fn serve(mut session: Session<TcpStream>, request: Request) {
     let dialling = upstream::connect(&asked.ctx.service, origin.host_str(), port);
     let connected = match session.while_present(dialling).await {
         Ok(Ok(connected)) => connected,
-        Err(gone) => return asked.failed(error_code::CLIENT_ABORTED, gone.0, None).await,
+        Err(gone) => return gone.record(&asked.record().await),
         Ok(Err(error)) => {
             let recorder = asked.record().await;
             recorder.fail(error.code, error.detail.clone());

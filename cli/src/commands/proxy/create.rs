@@ -27,11 +27,12 @@ pub(crate) struct Arguments {
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
-    let (own, name) = names::split(&arguments.name);
-    let workspace = own.or(context.workspace()).unwrap_or(DEFAULT_WORKSPACE);
-    let workspace_id = names::workspace(&context.client, workspace).await?.id;
     let settings = arguments.settings;
     let (capture, _) = settings.capture()?;
+    let (own, name) = names::split(&arguments.name);
+    names::agree(&context.client, &arguments.name, context.workspace()).await?;
+    let workspace = own.or(context.workspace()).unwrap_or(DEFAULT_WORKSPACE);
+    let workspace_id = names::workspace(&context.client, workspace).await?.id;
     let request = CreateProxyServiceRequest {
         workspace_id,
         name: name.to_owned(),

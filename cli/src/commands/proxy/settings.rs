@@ -106,6 +106,13 @@ impl Settings {
         }
         if let Some(file) = &self.extra_ca {
             spec.extra_ca_pem = read_text(file)?;
+            // Empty it would mean the opposite: what was trusted no longer is.
+            if spec.extra_ca_pem.trim().is_empty() {
+                let name = file.display();
+                return Err(Error::Usage(format!(
+                    "--extra-ca: '{name}' holds no certificate; --no-extra-ca takes away what was trusted"
+                )));
+            }
         }
         if self.extra_ca.is_some() || self.no_extra_ca {
             paths.push("capture.extra_ca_pem");

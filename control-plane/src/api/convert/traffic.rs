@@ -56,6 +56,12 @@ fn filter(filter: v1::ExchangeFilter, fields: &mut Fields) -> Option<ExchangeFil
     let status_max = fields.take(status("filter.status_max", filter.status_max));
     let since = fields.take(filter.since.map(|at| time("filter.since", at)).transpose());
     let until = fields.take(filter.until.map(|at| time("filter.until", at)).transpose());
+    fields.take(in_order(
+        "filter.status_max",
+        status_min.flatten(),
+        status_max.flatten(),
+    ));
+    fields.take(in_order("filter.until", since.flatten(), until.flatten()));
     let Owner {
         service_id,
         workspace_id,
@@ -70,6 +76,14 @@ fn filter(filter: v1::ExchangeFilter, fields: &mut Fields) -> Option<ExchangeFil
         since: since?,
         until: until?,
     })
+}
+
+/// Refuses a range that nothing can be in.
+fn in_order<T: PartialOrd>(field: &str, from: Option<T>, to: Option<T>) -> Result<(), Violation> {
+    if matches!((from, to), (Some(from), Some(to)) if from > to) {
+        return Err(Violation::new(field, "must not be below the other end of its range"));
+    }
+    Ok(())
 }
 
 fn text(field: &str, text: String) -> Result<Option<String>, Violation> {

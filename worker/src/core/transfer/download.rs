@@ -19,6 +19,9 @@ use crate::{
     tls::TlsFailure,
 };
 
+/// Most bytes that are quoted of an origin that speaks something else.
+const SAID_MAX: usize = 64;
+
 /// How far the answer is.
 #[expect(
     clippy::struct_excessive_bools,
@@ -142,6 +145,12 @@ impl<C: Downstream> Transfer<'_, C> {
     /// Takes heads out of what the origin sent, until the final one.
     async fn answer_heads(&mut self) -> Option<Outcome> {
         loop {
+            if let Some(said) = no_http(self.upstream.buffer.filled()) {
+                let code = Refusal::InvalidStatusLine.code();
+                let detail = format!("{code}: the origin does not speak HTTP; it says '{said}'");
+                let failure = Failure::new(502, error_code::UPSTREAM_RESPONSE_REFUSED, detail);
+                return Some(self.failure(failure));
+            }
             let head = match self.next_head() {
                 Ok(Some(head)) => head,
                 Ok(None) => {
@@ -284,4 +293,17 @@ impl<C: Downstream> Transfer<'_, C> {
             Err(error) => self.client_failed(&error),
         }
     }
+}
+
+/// What an origin says that speaks another protocol, as far as it is there: such a one may wait for an answer of ours
+/// instead of ending a head.
+fn no_http(begun: &[u8]) -> Option<String> {
+    const START: &[u8] = b"HTTP/";
+    let seen = &begun[..begun.len().min(START.len())];
+    // An empty line before the head has a refusal of its own.
+    if START.starts_with(seen) || seen.starts_with(b"\r") {
+        return None;
+    }
+    let line = begun.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();
+    Some(line[..line.len().min(SAID_MAX)].escape_ascii().to_string())
 }

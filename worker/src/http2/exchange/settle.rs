@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::StatusCode;
 use proxyplane_record::error_code;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Exchange, Outcome, transfer::Progress};
 use crate::{
@@ -17,9 +17,10 @@ use crate::{
     },
 };
 
-/// Most of a request that is taken in after its answer,
+/// So much of a request is taken in after its answer as fast as it comes. Behind that the client's window closes, and it
+/// has time to read the answer,
 const REST_MAX: usize = 256 * 1024;
-/// and for how long.
+/// but no longer than this.
 const REST_WITHIN: Duration = Duration::from_secs(1);
 
 impl Exchange {
@@ -43,7 +44,9 @@ impl Exchange {
                     None
                 };
                 upstream.send_reset(reset.unwrap_or(Reason::CANCEL));
-                if progress != Progress::Whole || !cause.is_leaving() {
+                // Who has the answer may leave; what becomes of a request after its answer is no failure.
+                let has_answer = progress == Progress::Done || progress == Progress::Whole && cause.is_leaving();
+                if !has_answer {
                     self.note_client(&cause);
                 }
                 let cancelled = reset.is_some() && progress == Progress::Waiting;
@@ -143,23 +146,26 @@ impl Exchange {
     }
 
     /// Takes in what the client still sends of a request that has its answer, for a moment, and only then resets the
-    /// stream: curl 7.88 among others loses an answer that has a reset right behind it. An origin that is asked directly
-    /// has mostly read the request when it answers.
+    /// stream: curl 7.88 among others loses an answer that has a reset right behind it, or that comes while it is busy
+    /// sending. An origin that is asked directly has mostly read the request when it answers, or stops reading.
     pub(super) async fn take_in_rest(&mut self) {
         let Self { recorder, body, .. } = self;
+        let mut last = Instant::now();
         let rest = async {
             let mut taken = 0;
-            while taken <= REST_MAX {
-                let Some(Ok(data)) = body.data().await else { return true };
-                // It fails only for a stream that has ended, which has no window to mind.
-                let _ = body.flow_control().release_capacity(data.len());
+            while let Some(Ok(data)) = body.data().await {
+                last = Instant::now();
                 taken += data.len();
+                if taken <= REST_MAX {
+                    // It fails only for a stream that has ended, which has no window to mind.
+                    let _ = body.flow_control().release_capacity(data.len());
+                }
                 recorder.request_data(&data).await;
             }
-            false
         };
-        if !matches!(timeout(REST_WITHIN, rest).await, Ok(true)) {
+        if timeout(REST_WITHIN, rest).await.is_err() {
             self.respond.send_reset_after_data(Reason::NO_ERROR);
+            recorder.ended_ago(last.elapsed());
         }
     }
 

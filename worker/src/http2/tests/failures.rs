@@ -153,6 +153,28 @@ async fn an_origin_that_goes_away_is_told_by_502_before_the_answer_and_by_a_rese
     assert_eq!((rows[1].status, rows[1].response_size), (200, 5));
 }
 
+#[tokio::test]
+async fn who_sends_much_has_time_to_read_an_early_answer_before_its_stream_is_reset() {
+    let address = answering(|request, mut respond| async move {
+        respond.send_response(ok(), true).unwrap();
+        drop(request);
+    })
+    .await;
+    let bench = Bench::new(address).await;
+    let (response, mut request) = bench.send(bench.request("POST", b"/"), false).await;
+    request.send_data(vec![b'x'; 600_000].into(), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    testing::standstill().await;
+    let mut reset = std::pin::pin!(std::future::poll_fn(|cx| request.poll_reset(cx)));
+    assert!(
+        reset.as_mut().now_or_never().is_none(),
+        "the reset is right behind the answer"
+    );
+    assert_eq!(reset.await.unwrap(), Reason::NO_ERROR);
+    let row = bench.rows().await.remove(0);
+    assert_eq!((&row.error[..], row.status), (&b""[..], 200));
+}
+
 /// An origin whose answers say that they have 5 bytes, and never end behind them.
 async fn endless() -> SocketAddr {
     answering(|request, mut respond| async move {
