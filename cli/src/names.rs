@@ -52,11 +52,13 @@ pub(crate) async fn proxy(client: &Client, name: &str, workspace: Option<&str>) 
 pub(crate) async fn agree(client: &Client, name: &str, said: Option<&str>) -> Result<(), Error> {
     if let ((Some(own), _), Some(said)) = (split(name), said)
         && own != said
-        && workspace(client, said).await?.code != own
     {
-        return Err(Error::Usage(format!(
-            "'{name}' is of the workspace '{own}', but --workspace says '{said}'"
-        )));
+        let asked = workspace(client, said).await?;
+        if own != asked.code && own != asked.id {
+            return Err(Error::Usage(format!(
+                "'{name}' is of the workspace '{own}', but --workspace says '{said}'"
+            )));
+        }
     }
     Ok(())
 }

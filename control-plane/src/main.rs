@@ -51,7 +51,10 @@ fn serve(flags: &ServeArguments) -> ExitCode {
     let (events, writer) = events::channel();
     telemetry::install(format, loaded.config.log_level, events);
     for variable in environment.unknown() {
-        tracing::warn!("there is no setting {variable}: it is ignored; `proxyplane serve --help` lists them");
+        tracing::warn!(
+            variable,
+            "there is no such setting: it is ignored; `proxyplane serve --help` lists them"
+        );
     }
     match app::run(loaded.config, &environment, writer) {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,

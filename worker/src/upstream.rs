@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use proxyplane_h1::Scheme;
-use proxyplane_record::{Timings, TlsInfo, error_code};
+use proxyplane_record::{Flags, Timings, TlsInfo, error_code};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -127,6 +127,7 @@ impl UpstreamFacts {
         recorder.with(|exchange| {
             exchange.origin_address = self.address;
             exchange.origin_tls = None;
+            exchange.flags &= !Flags::REUSED_UPSTREAM;
             exchange.timings = Timings {
                 first_byte_us: exchange.timings.first_byte_us,
                 ..self.timings

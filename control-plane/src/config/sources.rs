@@ -31,12 +31,20 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Variables that look like settings and are none: misspelt ones. What begins with `PROXYPLANE_WORKER_` is for workers.
+    /// Variables that look like settings and are none: misspelt ones. Not those that are passed to workers, nor what
+    /// Kubernetes sets where there is a service called proxyplane.
     pub fn unknown(&self) -> Vec<&str> {
         let is_setting = |name: &str| settings::ALL.into_iter().any(|setting| setting.variable() == name);
         let names = self.0.keys().map(String::as_str);
         let mut unknown: Vec<_> = names
-            .filter(|name| name.starts_with("PROXYPLANE_") && !name.starts_with("PROXYPLANE_WORKER_"))
+            .filter(|name| {
+                let own = name.strip_prefix("PROXYPLANE_");
+                own.is_some_and(|own| {
+                    !["WORKER_", "PORT", "SERVICE_"]
+                        .iter()
+                        .any(|other| own.starts_with(other))
+                })
+            })
             .filter(|name| !is_setting(name))
             .collect();
         unknown.sort_unstable();

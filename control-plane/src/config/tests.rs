@@ -48,6 +48,8 @@ fn misspelt_variables_are_noticed() {
         ("PROXYPLANE_LISTENS", "127.0.0.1:1"),
         ("PROXYPLANE_DATA", "/x"),
         ("PROXYPLANE_WORKER_THREADS", "2"),
+        ("PROXYPLANE_SERVICE_HOST", "10.0.0.1"),
+        ("PROXYPLANE_PORT_7070_TCP", "tcp://10.0.0.1:7070"),
         ("HOME", "/"),
     ]);
     assert_eq!(environment.unknown(), ["PROXYPLANE_DATA", "PROXYPLANE_LISTENS"]);

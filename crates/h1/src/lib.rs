@@ -25,6 +25,7 @@ pub use refusal::Refusal;
 pub use request::{Form, RequestHead, Scheme};
 pub use response::ResponseHead;
 pub use scan::Scanner;
+pub use serialize::Hop;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,9 +34,18 @@ enum Fate {
     Replace(&'static [u8]),
 }
 
+/// What a client is talking to, by which it depends whom fields about proxies are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// A proxy, which is us: they end here.
+    Proxy,
+    /// An origin, through a tunnel: they pass, since neither side knows of us.
+    Tunnel,
+}
+
 impl RequestHead {
     /// Appends the head for an origin: origin-form target, byte for byte what came.
-    pub fn write_to(&self, out: &mut Vec<u8>) {
+    pub fn write_to(&self, out: &mut Vec<u8>, hop: Hop) {
         let (added, rest) = self.origin_form();
         out.reserve(self.head().raw().len() + 8);
         out.extend_from_slice(self.method());
@@ -51,7 +60,7 @@ impl RequestHead {
             Known::Connection if upgrade => Fate::Replace(b"Upgrade"),
             Known::Upgrade if upgrade => Fate::Keep,
             Known::Te if list(field.value).any(is_trailers) => Fate::Replace(b"trailers"),
-            _ => fate(self.head(), field),
+            _ => fate(self.head(), field, hop),
         });
         out.extend_from_slice(b"\r\n");
     }
@@ -59,7 +68,7 @@ impl RequestHead {
 
 impl ResponseHead {
     /// Appends the head for the client; with `Connection: close` if its connection ends with this response.
-    pub fn write_to(&self, out: &mut Vec<u8>, closing: bool) {
+    pub fn write_to(&self, out: &mut Vec<u8>, hop: Hop, closing: bool) {
         let upgrade = self.status() == 101;
         // After a 101 it is no longer HTTP's connection to close.
         let mut closing_said = !closing || upgrade;
@@ -74,7 +83,7 @@ impl ResponseHead {
             }
             // Also of a 426, which says by it what the client should ask for.
             Known::Upgrade if upgrade || self.status() == 426 => Fate::Keep,
-            _ => fate(self.head(), field),
+            _ => fate(self.head(), field, hop),
         });
         out.extend_from_slice(if closing_said {
             b"\r\n"
@@ -85,18 +94,16 @@ impl ResponseHead {
 }
 
 /// What becomes of a field that is neither about upgrading nor about closing.
-fn fate(head: &Head, field: FieldRef<'_>) -> Fate {
+fn fate(head: &Head, field: FieldRef<'_>, hop: Hop) -> Fate {
     match field.known {
         Known::TransferEncoding => Fate::Replace(b"chunked"),
         Known::Connection
         | Known::Http2Settings
         | Known::KeepAlive
-        // What a client says to a proxy is for us. An origin's Proxy-Authenticate stays: inside of a tunnel it is the
-        // client's to see, and RFC 9110 §7.6.1 does not have it removed.
-        | Known::ProxyAuthorization
         | Known::ProxyConnection
         | Known::Te
         | Known::Upgrade => Fate::Drop,
+        Known::ProxyAuthenticate | Known::ProxyAuthorization if hop == Hop::Proxy => Fate::Drop,
         _ if head.connection.names_fields && is_named(head, field.name) => Fate::Drop,
         _ => Fate::Keep,
     }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use proxyplane_h1::{Form, Framing, Known, Limits, Refusal, RequestHead, ResponseHead, Scanner, Scheme};
+use proxyplane_h1::{Form, Framing, Hop, Known, Limits, Refusal, RequestHead, ResponseHead, Scanner, Scheme};
 
 fn request(text: &str) -> RequestHead {
     RequestHead::parse(Bytes::copy_from_slice(text.as_bytes()), Limits::CAPTURE).unwrap()
@@ -15,13 +15,13 @@ fn response(text: &str) -> ResponseHead {
 
 fn forwarded(text: &str) -> String {
     let mut out = Vec::new();
-    request(text).write_to(&mut out);
+    request(text).write_to(&mut out, Hop::Proxy);
     String::from_utf8(out).unwrap()
 }
 
 fn answered(text: &str, closing: bool) -> String {
     let mut out = Vec::new();
-    response(text).write_to(&mut out, closing);
+    response(text).write_to(&mut out, Hop::Proxy, closing);
     String::from_utf8(out).unwrap()
 }
 
@@ -74,9 +74,14 @@ fn hop_by_hop_fields_stay_on_their_hop() {
 }
 
 #[test]
-fn what_an_origin_asks_of_the_client_itself_reaches_it() {
+fn in_a_tunnel_what_is_said_to_proxies_passes() {
     let asking = "HTTP/1.1 407 Who are you\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(answered(asking, false), asking);
+    let told = "GET / HTTP/1.1\r\nHost: h\r\nProxy-Authorization: Basic x\r\n\r\n";
+    let mut out = Vec::new();
+    response(asking).write_to(&mut out, Hop::Tunnel, false);
+    request(told).write_to(&mut out, Hop::Tunnel);
+    assert_eq!(String::from_utf8(out).unwrap(), [asking, told].concat());
+    assert!(!answered(asking, false).contains("Proxy-Auth"));
 }
 
 #[test]
@@ -202,11 +207,11 @@ proptest! {
     fn what_is_forwarded_parses_to_itself(text in "(GET|POST) (/|http://h/)[!-~]{0,9} HTTP/1\\.[01]\r\nHost: h\r\n((Connection|Upgrade|TE|X-A|Content-Length|Transfer-Encoding): ?[a-zA-Z0-9, ]{0,12}\r\n){0,4}\r\n") {
         if let Ok(parsed) = RequestHead::parse(Bytes::from(text), Limits::CAPTURE) {
             let mut once = Vec::new();
-            parsed.write_to(&mut once);
+            parsed.write_to(&mut once, Hop::Proxy);
             let again = RequestHead::parse(Bytes::from(once.clone()), Limits::CAPTURE).unwrap();
             prop_assert_eq!(again.framing(), parsed.framing());
             let mut twice = Vec::new();
-            again.write_to(&mut twice);
+            again.write_to(&mut twice, Hop::Proxy);
             prop_assert_eq!(once, twice);
         }
     }

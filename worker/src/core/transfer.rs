@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use proxyplane_h1::{RequestHead, ResponseHead};
+use proxyplane_h1::{Hop, RequestHead, ResponseHead};
 use proxyplane_record::error_code;
 use proxyplane_spec::limits;
 
@@ -69,6 +69,13 @@ pub(super) struct Rules {
     pub(super) paired: bool,
 }
 
+impl Rules {
+    /// What the client is talking to.
+    fn hop(self) -> Hop {
+        if self.paired { Hop::Tunnel } else { Hop::Proxy }
+    }
+}
+
 /// How an exchange ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -120,7 +127,7 @@ impl<'a, C: Downstream> Transfer<'a, C> {
     /// Puts an exchange together; `memory` is lent to it until [`Self::run`] is over.
     pub(super) fn new(between: Between<'a, C>, memory: &mut [Vec<u8>; 2]) -> Self {
         let [up, down] = std::mem::take(memory);
-        let upload = Upload::new(between.request, up);
+        let upload = Upload::new(between.request, between.rules.hop(), up);
         let Between {
             client,
             upstream,
@@ -242,6 +249,7 @@ impl<'a, C: Downstream> Transfer<'a, C> {
     fn on_deadline(&mut self) -> Option<Outcome> {
         self.deadline.clear();
         if self.download.complete {
+            self.recorder.ended_ago(GRACE);
             return Some(self.complete());
         }
         if self.client.eof {

@@ -3,13 +3,19 @@
 use std::{
     future::poll_fn,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
+use tokio::time::timeout;
 
 use super::{fault::Cause, head};
 use crate::capture::Recorder;
+
+/// How long an answer that is to be recorded before its end, and has all of its Content-Length, may take to end before
+/// its last piece is passed on all the same.
+const END_WITHIN: Duration = Duration::from_millis(200);
 
 /// Which side of a pump failed.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ pub(super) async fn pass(
     body: Body,
 ) -> Result<bool, Failed> {
     let Some(data) = data else {
-        return end(from, to, recorder, body).await.map(|()| true);
+        return end(Bytes::new(), from, to, recorder, body).await.map(|()| true);
     };
     // END_STREAM goes where it came, not into a frame of its own.
     let last = from.is_end_stream();
@@ -62,6 +68,9 @@ pub(super) async fn pass(
     let kept = ends && body != Body::Request && recorder.is_durable();
     if kept {
         recorder.response_data(&copy).await;
+        if !last && has_ended(from).await? {
+            return end(data, from, to, recorder, body).await.map(|()| true);
+        }
         recorder.before_end().await;
     }
     send(to, data, last).await.map_err(Failed::To)?;
@@ -76,14 +85,36 @@ pub(super) async fn pass(
     Ok(last)
 }
 
-/// After the last piece: trailers, or the bare end.
-async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recorder, body: Body) -> Result<(), Failed> {
+/// Does the end come within a moment? Then it is known before the last of a body is passed on.
+async fn has_ended(from: &mut RecvStream) -> Result<bool, Failed> {
+    let rest = async {
+        while let Some(data) = from.data().await {
+            data?;
+        }
+        Ok(())
+    };
+    match timeout(END_WITHIN, rest).await {
+        Ok(ended) => ended
+            .map(|()| true)
+            .map_err(|error: h2::Error| Failed::From(error.into())),
+        Err(_) => Ok(false),
+    }
+}
+
+/// What was `held` back of the body, and its end: trailers, or the bare end.
+async fn end(
+    held: Bytes,
+    from: &mut RecvStream,
+    to: &mut SendStream<Bytes>,
+    recorder: &Recorder,
+    body: Body,
+) -> Result<(), Failed> {
     let trailers = from.trailers().await.map_err(|error| Failed::From(error.into()))?;
     let Some(trailers) = trailers else {
         if body != Body::Request {
             recorder.before_end().await;
         }
-        return send(to, Bytes::new(), true).await.map_err(Failed::To);
+        return send(to, held, true).await.map_err(Failed::To);
     };
     let lines = head::field_lines(&trailers);
     recorder.with(|exchange| match body {
@@ -93,6 +124,7 @@ async fn end(from: &mut RecvStream, to: &mut SendStream<Bytes>, recorder: &Recor
     if body != Body::Request {
         recorder.before_end().await;
     }
+    send(to, held, false).await.map_err(Failed::To)?;
     to.send_trailers(trailers)
         .map_err(|_| Failed::To(Cause::stream_closed()))
 }

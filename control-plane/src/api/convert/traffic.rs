@@ -56,12 +56,12 @@ fn filter(filter: v1::ExchangeFilter, fields: &mut Fields) -> Option<ExchangeFil
     let status_max = fields.take(status("filter.status_max", filter.status_max));
     let since = fields.take(filter.since.map(|at| time("filter.since", at)).transpose());
     let until = fields.take(filter.until.map(|at| time("filter.until", at)).transpose());
-    fields.take(in_order(
-        "filter.status_max",
-        status_min.flatten(),
-        status_max.flatten(),
-    ));
-    fields.take(in_order("filter.until", since.flatten(), until.flatten()));
+    if matches!((status_min.flatten(), status_max.flatten()), (Some(min), Some(max)) if min > max) {
+        fields.wrong("filter.status_max", "must not be less than status_min");
+    }
+    if matches!((since.flatten(), until.flatten()), (Some(since), Some(until)) if since >= until) {
+        fields.wrong("filter.until", "must be later than since");
+    }
     let Owner {
         service_id,
         workspace_id,
@@ -76,14 +76,6 @@ fn filter(filter: v1::ExchangeFilter, fields: &mut Fields) -> Option<ExchangeFil
         since: since?,
         until: until?,
     })
-}
-
-/// Refuses a range that nothing can be in.
-fn in_order<T: PartialOrd>(field: &str, from: Option<T>, to: Option<T>) -> Result<(), Violation> {
-    if matches!((from, to), (Some(from), Some(to)) if from > to) {
-        return Err(Violation::new(field, "must not be below the other end of its range"));
-    }
-    Ok(())
 }
 
 fn text(field: &str, text: String) -> Result<Option<String>, Violation> {

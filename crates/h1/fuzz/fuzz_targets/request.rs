@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use proxyplane_h1::{Limits, RequestHead, Scanner};
+use proxyplane_h1::{Hop, Limits, RequestHead, Scanner};
 
 fuzz_target!(|input: (u16, &[u8])| {
     let (cut, bytes) = (usize::from(input.0).min(input.1.len()), input.1);
@@ -16,7 +16,7 @@ fuzz_target!(|input: (u16, &[u8])| {
     let Ok(Some(range)) = found else { return };
     let Ok(head) = RequestHead::parse(Bytes::copy_from_slice(&bytes[range]), Limits::CAPTURE) else { return };
     let mut out = Vec::new();
-    head.write_to(&mut out);
+    head.write_to(&mut out, Hop::Proxy);
     if head.authority().is_some_and(|_| head.method() == b"CONNECT") {
         return;
     }
@@ -26,6 +26,6 @@ fuzz_target!(|input: (u16, &[u8])| {
     assert_eq!(again.host().map(|host| (host.host, host.port)), head.host().map(|host| (host.host, host.port)));
     // What is left for the next hop is what it passes on: nothing of this one's is in it.
     let mut twice = Vec::new();
-    again.write_to(&mut twice);
+    again.write_to(&mut twice, Hop::Proxy);
     assert_eq!(twice, out);
 });

@@ -194,7 +194,7 @@ impl<C: Downstream> Transfer<'_, C> {
         describe::informational(self.recorder, head);
         let repeated = head.status() == 100 && self.download.continued;
         if self.request.version() == Version::Http11 && !repeated {
-            head.write_to(self.download.out.head(), false);
+            head.write_to(self.download.out.head(), self.rules.hop(), false);
         }
         if head.status() == 100 {
             self.download.continued = true;
@@ -219,6 +219,7 @@ impl<C: Downstream> Transfer<'_, C> {
         // HTTP/1.0 closes unless it says otherwise.
         head.write_to(
             self.download.out.head(),
+            self.rules.hop(),
             self.download.closing && head.version() == Version::Http11,
         );
         self.answer_piece().await
@@ -286,7 +287,7 @@ impl<C: Downstream> Transfer<'_, C> {
             return self.failure(Failure::new(502, error_code::UPSTREAM_RESPONSE_REFUSED, detail));
         }
         describe::response(self.recorder, &head);
-        head.write_to(self.download.out.head(), false);
+        head.write_to(self.download.out.head(), self.rules.hop(), false);
         let out = &mut self.download.out;
         match poll_fn(|cx| out.poll_write(cx, &mut self.client.io, &self.upstream.buffer)).await {
             Ok(()) => Outcome::Upgrade(Box::new(head)),
@@ -300,8 +301,8 @@ impl<C: Downstream> Transfer<'_, C> {
 fn no_http(begun: &[u8]) -> Option<String> {
     const START: &[u8] = b"HTTP/";
     let seen = &begun[..begun.len().min(START.len())];
-    // An empty line before the head has a refusal of its own.
-    if START.starts_with(seen) || seen.starts_with(b"\r") {
+    // Line ends before the head have refusals of their own.
+    if START.starts_with(seen) || seen.starts_with(b"\r") || seen.starts_with(b"\n") {
         return None;
     }
     let line = begun.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();

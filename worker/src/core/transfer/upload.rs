@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use proxyplane_h1::RequestHead;
+use proxyplane_h1::{Hop, RequestHead};
 use proxyplane_record::{Flags, error_code};
 use proxyplane_spec::limits;
 
@@ -34,9 +34,9 @@ enum State {
 }
 
 impl Upload {
-    pub(super) fn new(request: &RequestHead, memory: Vec<u8>) -> Self {
+    pub(super) fn new(request: &RequestHead, hop: Hop, memory: Vec<u8>) -> Self {
         let mut out = Outgoing::reusing(memory);
-        request.write_to(out.head());
+        request.write_to(out.head(), hop);
         Self {
             out,
             body: Body::new(request.framing()),

@@ -44,7 +44,7 @@ impl Exchange {
                     None
                 };
                 upstream.send_reset(reset.unwrap_or(Reason::CANCEL));
-                // Who has the answer may leave; what becomes of a request after its answer is no failure.
+                // Who has the answer may leave, and need not finish a request that was answered early.
                 let has_answer = progress == Progress::Done || progress == Progress::Whole && cause.is_leaving();
                 if !has_answer {
                     self.note_client(&cause);

@@ -233,20 +233,63 @@ async fn who_leaves_before_that_or_inside_of_the_request_has_aborted() {
 
 #[tokio::test]
 async fn with_durable_before_end_a_content_length_is_complete_only_once_its_record_is_kept() {
-    let bench = Bench::new(endless().await).await;
+    let bench = durable(endless().await).await;
     let capture = Arc::clone(&bench.service.capture);
-    capture.configure(&CaptureSpec {
-        durable_before_end: true,
-        ..CaptureSpec::default()
-    });
     let (response, _request) = bench.send(bench.request("GET", b"/"), true).await;
     let mut response = response.await.unwrap();
     let mut data = std::pin::pin!(response.body_mut().data());
     testing::standstill().await;
     assert!(data.as_mut().now_or_never().is_none());
+    while capture.queue().next_seq() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(data.as_mut().now_or_never().is_none());
     let row = testing::ended(&testing::records(&capture)).remove(0);
     assert_eq!((row.status, row.response_size, row.response_captured), (200, 5, 5));
     assert_eq!(data.await.unwrap().unwrap(), "whole");
+}
+
+async fn durable(address: SocketAddr) -> Bench {
+    let bench = Bench::new(address).await;
+    bench.service.capture.configure(&CaptureSpec {
+        durable_before_end: true,
+        ..CaptureSpec::default()
+    });
+    bench
+}
+
+#[tokio::test]
+async fn with_durable_before_end_what_ends_an_answer_after_its_content_length_is_recorded_too() {
+    for fails in [false, true] {
+        let address = answering(move |_, mut respond| async move {
+            let response = Response::builder().header("content-length", "5").body(()).unwrap();
+            let mut stream = respond.send_response(response, false).unwrap();
+            stream.send_data(Bytes::from_static(b"whole"), false).unwrap();
+            if fails {
+                stream.send_data(Bytes::from_static(b" and more"), true).unwrap();
+            } else {
+                let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), "1".parse().unwrap())]);
+                stream.send_trailers(trailers).unwrap();
+            }
+        })
+        .await;
+        let bench = durable(address).await;
+        let capture = Arc::clone(&bench.service.capture);
+        let answer = bench.get(b"/");
+        let mut answer = std::pin::pin!(answer);
+        while capture.queue().next_seq() == 0 {
+            assert!(answer.as_mut().now_or_never().is_none());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let row = testing::ended(&testing::records(&capture)).remove(0);
+        assert_eq!(answer.await.is_err(), fails);
+        let expected: (&[u8], &[u8]) = if fails {
+            (error_code::UPSTREAM_RESPONSE_REFUSED.as_bytes(), b"")
+        } else {
+            (b"", b"x-sum: 1\r\n")
+        };
+        assert_eq!((&row.error[..], &row.response_trailers[..]), expected);
+    }
 }
 
 #[tokio::test]
